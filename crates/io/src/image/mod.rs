@@ -1,0 +1,1 @@
+//! Decoding of pictures in the modes that Pillow gives them.

@@ -1,0 +1,1 @@
+//! From a decoded picture to the pixel tensor of a model.

@@ -1,0 +1,1 @@
+//! Text cleaning, vocabularies and the text layouts of the model families.

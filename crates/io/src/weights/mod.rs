@@ -1,0 +1,1 @@
+//! Checkpoint containers: safetensors and torch archives.

@@ -1,0 +1,3 @@
+//! Numeric loops over slices, once per instruction set.
+
+pub mod resize;

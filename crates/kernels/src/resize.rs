@@ -1,0 +1,1 @@
+//! Separable image resampling, bit-equal to Pillow.
