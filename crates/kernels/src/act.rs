@@ -45,7 +45,7 @@ fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
 fn erf<S: Simd>(s: S, x: S::F) -> S::F {
     const P: [f32; 7] = [
         -1.609_603_3e-2,
-        -2.954_599_8e-3,
+        -2.954_6e-3,
         -7.349_906_5e-4,
         -5.692_506_5e-5,
         -2.101_024e-6,
@@ -253,7 +253,7 @@ mod tests {
             fn run<S: Simd>(self, s: S) -> [f32; LANES] {
                 let mut x = [0.0; LANES];
                 x[..5].copy_from_slice(&[f32::NEG_INFINITY, -200.0, -1.0, 10.0, 0.5]);
-                s.to_array(exp2(s, s.from_array(x)))
+                s.to_array(exp2(s, s.with_lanes(x)))
             }
         }
         for isa in Isa::present() {

@@ -97,7 +97,7 @@ impl Simd for Avx512 {
         lanes
     }
     #[inline(always)]
-    fn from_array(self, a: [f32; LANES]) -> Self::F {
+    fn with_lanes(self, a: [f32; LANES]) -> Self::F {
         // SAFETY: the array has sixteen floats.
         unsafe { self.load(a.as_ptr()) }
     }

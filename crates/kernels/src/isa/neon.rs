@@ -88,7 +88,7 @@ impl Simd for Neon {
         lanes
     }
     #[inline(always)]
-    fn from_array(self, a: [f32; LANES]) -> Self::F {
+    fn with_lanes(self, a: [f32; LANES]) -> Self::F {
         // SAFETY: the array has sixteen floats.
         unsafe { self.load(a.as_ptr()) }
     }

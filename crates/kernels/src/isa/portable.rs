@@ -65,7 +65,7 @@ impl Simd for Portable {
         a
     }
     #[inline(always)]
-    fn from_array(self, a: [f32; LANES]) -> Self::F {
+    fn with_lanes(self, a: [f32; LANES]) -> Self::F {
         a
     }
     #[inline(always)]

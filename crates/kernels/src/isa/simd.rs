@@ -36,7 +36,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// 2^n for integral lanes in -127..=127; -127 gives 0.
     fn pow2(self, n: Self::F) -> Self::F;
     fn to_array(self, a: Self::F) -> [f32; LANES];
-    fn from_array(self, a: [f32; LANES]) -> Self::F;
+    fn with_lanes(self, a: [f32; LANES]) -> Self::F;
 
     /// # Safety
     /// `p` is valid for reading sixteen floats; no alignment is asked.
@@ -68,7 +68,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_partial(self, x: &[f32], fill: f32) -> Self::F {
         let mut lanes = [fill; LANES];
         lanes[..x.len()].copy_from_slice(x);
-        self.from_array(lanes)
+        self.with_lanes(lanes)
     }
 
     /// Sum of the lanes as a fixed tree: halves, quarters, eighths, pairs.
