@@ -66,6 +66,16 @@ pub enum Gray16 {
     Clip,
 }
 
+/// What becomes of transparent pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Alpha {
+    /// Alpha is dropped, the colors below it show: open_clip, transformers up to version 4.
+    Drop,
+    /// The picture is laid on white before anything else: transformers since version 5.
+    OnWhite,
+}
+
 /// A preprocessing recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,6 +98,8 @@ pub struct Preprocess {
     pub fill_color: u8,
     /// Whose arithmetic.
     pub order: Order,
+    /// What becomes of transparent pixels.
+    pub alpha: Alpha,
     /// Apply the EXIF orientation. No peer does.
     pub orient: bool,
     /// What becomes of 16-bit gray.
@@ -198,6 +210,11 @@ impl Preprocess {
         if self.orient && picture.orientation != 1 {
             picture = Cow::Owned(picture.into_owned().oriented());
         }
+        if self.alpha == Alpha::OnWhite
+            && (picture.transparency.is_some() || matches!(picture.mode, Mode::Rgba | Mode::La))
+        {
+            picture = Cow::Owned(picture.into_owned().on_white());
+        }
         // Three equal bands of gray are resampled equally: gray may wait, other modes may not.
         if self.order == Order::Hf && !matches!(picture.mode, Mode::Rgb | Mode::L) {
             picture = Cow::Owned(picture.into_owned().to_rgb());
@@ -206,6 +223,18 @@ impl Preprocess {
         let resized = resize_in_own_mode(&picture, &plan);
         let data = geometry::pad(resized, &plan, self.size, self.fill_color).to_rgb().data;
         Ok(Rgb8 { width: self.size.1, height: self.size.0, data })
+    }
+
+    /// `Image.resize` of Pillow to the size of the recipe, whatever its resize mode: the picture keeps its mode
+    /// (palettes and 1-bit pictures by nearest neighbor, alpha premultiplied while summing).
+    ///
+    /// # Errors
+    /// As [`Preprocess::to_rgb8`].
+    pub fn resize_in_own_mode(&self, picture: &Picture) -> Result<Picture, PreprocessError> {
+        self.check()?;
+        check_picture(picture)?;
+        let squash = Self { resize: ResizeMode::Squash, ..self.clone() };
+        Ok(resize_in_own_mode(picture, &geometry::plan(&squash, picture.width, picture.height)))
     }
 
     /// The pixel tensor `[3, height, width]`, normalized: three f32 roundings a value (scale, subtract, divide), in
@@ -295,6 +324,7 @@ fn resize_in_own_mode(picture: &Picture, plan: &geometry::Plan) -> Picture {
         mode: picture.mode,
         data,
         palette: picture.palette.clone(),
+        transparency: picture.transparency.clone(),
         orientation: picture.orientation,
         format: picture.format,
     }

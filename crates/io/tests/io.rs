@@ -1,1 +1,3 @@
-//! Integration tests of openvision-io, one binary.
+//! Integration tests of `openvision-io`: one binary, a module per area.
+
+mod images;

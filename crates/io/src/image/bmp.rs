@@ -123,7 +123,7 @@ fn decode_indexed(bytes: &[u8], header: &Header) -> Result<Picture, ImageError> 
     if !header.top_down {
         flip_rows(&mut data, width);
     }
-    Ok(Picture { width, height, mode, data, palette, orientation: 1, format: Format::Bmp })
+    Ok(Picture { width, height, mode, data, palette, transparency: None, orientation: 1, format: Format::Bmp })
 }
 
 /// A palette that is black and white, or the ramp 0, 1, 2, ..., is dropped: the indices are the pixels then.
@@ -197,7 +197,7 @@ fn decode_direct(bytes: &[u8], header: &Header) -> Result<Picture, ImageError> {
     if !header.top_down {
         flip_rows(&mut data, row_bytes);
     }
-    Ok(Picture { width, height, mode, data, palette: None, orientation: 1, format: Format::Bmp })
+    Ok(Picture { width, height, mode, data, palette: None, transparency: None, orientation: 1, format: Format::Bmp })
 }
 
 fn unsupported_masks(header: &Header) -> ImageError {

@@ -2,7 +2,7 @@
 //!
 //! Alpha is dropped without blending, ink is turned into light by Pillow's simple formula without profiles.
 
-use super::{Mode, Palette, Picture};
+use super::{Mode, Palette, Picture, Transparency};
 
 impl Picture {
     /// The picture in mode [`Mode::Rgb`], as Pillow's `convert("RGB")` gives it.
@@ -26,7 +26,41 @@ impl Picture {
             Mode::F => shrink(self.data, |v| [clip_float(f32::from_le_bytes(v)); 3]),
         };
         self.mode = Mode::Rgb;
+        self.transparency = None;
         self
+    }
+
+    /// The picture in mode [`Mode::Rgb`] laid on white where it is transparent: Pillow's `alpha_composite`, which
+    /// transformers does since version 5. A picture without transparency becomes what [`Picture::to_rgb`] gives.
+    pub fn on_white(self) -> Picture {
+        let data = match (self.mode, &self.transparency) {
+            (Mode::Rgba, _) => shrink(self.data, |[r, g, b, alpha]| [r, g, b].map(|v| blend_with_white(v, alpha))),
+            (Mode::La, _) => spread::<2>(&self.data, |[v, alpha]| [blend_with_white(v, alpha); 3]),
+            (Mode::P, Some(Transparency::Palette(alphas))) => {
+                let colors = self.palette.clone().unwrap_or_else(gray_ramp);
+                spread::<1>(&self.data, |[index]| {
+                    let index = usize::from(index);
+                    colors[index].map(|v| blend_with_white(v, alphas[index]))
+                })
+            }
+            (Mode::L | Mode::One, &Some(Transparency::Gray(key))) => {
+                spread::<1>(&self.data, |[v]| [if u16::from(v) == key { 255 } else { v }; 3])
+            }
+            (Mode::Rgb, &Some(Transparency::Rgb(key))) => {
+                spread::<3>(&self.data, |color| if color.map(u16::from) == key { [255; 3] } else { color })
+            }
+            _ => return self.to_rgb(),
+        };
+        Picture {
+            width: self.width,
+            height: self.height,
+            mode: Mode::Rgb,
+            data,
+            palette: None,
+            transparency: None,
+            orientation: self.orientation,
+            format: self.format,
+        }
     }
 
     /// 16-bit gray as 8-bit gray by its high byte; other modes stay as they are.
@@ -90,6 +124,16 @@ fn shrink(mut data: Vec<u8>, to_rgb: impl Fn([u8; 4]) -> [u8; 3]) -> Vec<u8> {
     data
 }
 
+/// Alpha compositing on opaque white, in the fixed point of Pillow's AlphaComposite.c.
+fn blend_with_white(value: u8, alpha: u8) -> u8 {
+    if alpha == 0 {
+        return 255;
+    }
+    let (value, alpha) = (u32::from(value), u32::from(alpha));
+    let sum = value * (alpha << 7) + 255 * ((255 - alpha) << 7) + (0x80 << 7);
+    ((((sum >> 8) + sum) >> 8) >> 7) as u8
+}
+
 /// `cmyk2rgb` of Pillow's Convert.c.
 fn cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     let light = 255 - i32::from(k);
@@ -150,7 +194,16 @@ mod tests {
 
     fn picture(width: usize, mode: Mode, data: &[u8]) -> Picture {
         let height = data.len() / width / mode.bytes_per_pixel();
-        Picture { width, height, mode, data: data.to_vec(), palette: None, orientation: 1, format: Format::Png }
+        Picture {
+            width,
+            height,
+            mode,
+            data: data.to_vec(),
+            palette: None,
+            transparency: None,
+            orientation: 1,
+            format: Format::Png,
+        }
     }
 
     #[test]

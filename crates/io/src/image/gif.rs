@@ -1,6 +1,6 @@
 //! First frame of a GIF, as indices into its palette on the logical screen.
 
-use super::{Format, ImageError, Limits, Mode, Picture, palette_from};
+use super::{Format, ImageError, Limits, Mode, Picture, Transparency, palette_from};
 use ::gif::{ColorOutput, DecodeOptions, DecodingError};
 
 /// Indices on the screen and those of the frame before it is placed.
@@ -36,7 +36,15 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
     let palette = frame.palette.as_deref().or(decoder.global_palette()).unwrap_or_default();
     let (mode, palette) =
         if is_gray_ramp(palette) { (Mode::L, None) } else { (Mode::P, Some(palette_from(palette, 3, [0, 1, 2]))) };
-    Ok(Picture { width, height, mode, data, palette, orientation: 1, format: Format::Gif })
+    let transparency = frame.transparent.map(|index| match mode {
+        Mode::L => Transparency::Gray(index.into()),
+        _ => {
+            let mut alphas = [255; 256];
+            alphas[usize::from(index)] = 0;
+            Transparency::palette(&alphas)
+        }
+    });
+    Ok(Picture { width, height, mode, data, palette, transparency, orientation: 1, format: Format::Gif })
 }
 
 fn is_gray_ramp(palette: &[u8]) -> bool {

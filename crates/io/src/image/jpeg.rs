@@ -35,6 +35,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
         mode: header.mode,
         data,
         palette: None,
+        transparency: None,
         orientation: header.orientation,
         format: Format::Jpeg,
     })

@@ -123,6 +123,27 @@ impl std::fmt::Display for Format {
 /// Colors of a picture of mode [`Mode::P`]; indices past the file's palette are black, as in Pillow.
 pub type Palette = Box<[[u8; 3]; 256]>;
 
+/// Transparency that a file states beside its pixels (tRNS of PNG, the transparent index of GIF). Ignored by
+/// [`Picture::to_rgb`], used by [`Picture::on_white`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Transparency {
+    /// Alpha of each palette entry.
+    Palette(Box<[u8; 256]>),
+    /// This gray is transparent.
+    Gray(u16),
+    /// This color is transparent.
+    Rgb([u16; 3]),
+}
+
+impl Transparency {
+    /// Alphas of the first palette entries; the others are opaque.
+    fn palette(first: &[u8]) -> Self {
+        let mut alphas = Box::new([255; 256]);
+        alphas.iter_mut().zip(first).for_each(|(alpha, &given)| *alpha = given);
+        Transparency::Palette(alphas)
+    }
+}
+
 /// A decoded picture (of an animation: its first frame).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
@@ -136,6 +157,8 @@ pub struct Picture {
     pub data: Vec<u8>,
     /// Colors, present exactly when `mode` is [`Mode::P`].
     pub palette: Option<Palette>,
+    /// Transparency stated beside the pixels.
+    pub transparency: Option<Transparency>,
     /// EXIF orientation 1..=8 that has *not* been applied; 1 when there is none or it is not valid. TIFF files come
     /// already turned, as Pillow loads them, and say 1.
     pub orientation: u8,

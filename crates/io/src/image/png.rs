@@ -1,7 +1,7 @@
 //! PNG rows to Pillow's modes: palettes stay indices, 1-bit stays black and white, 16-bit gray stays 16-bit, other
 //! 16-bit samples keep their high byte. Gamma, profiles and transparency keys are ignored, as the peers do.
 
-use super::{Format, ImageError, Limits, Mode, Palette, Picture, exif, palette_from, unpack_bits};
+use super::{Format, ImageError, Limits, Mode, Palette, Picture, Transparency, exif, palette_from, unpack_bits};
 use ::png::{BitDepth, ColorType, Decoder, DecodingError, InterlaceInfo, Limits as PngLimits, Transformations};
 use std::io::Cursor;
 
@@ -25,6 +25,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
     let mut reader = decoder.read_info().map_err(error)?;
     let info = reader.info();
     let palette = palette_of(mode, info.palette.as_deref())?;
+    let transparency = info.trns.as_deref().and_then(|trns| transparency_of(mode, trns));
     let mut data = vec![0; width * height * mode.bytes_per_pixel()];
     let row_bytes = width * mode.bytes_per_pixel();
     let mut row_out = vec![0; row_bytes];
@@ -61,7 +62,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
             reader.info().exif_metadata.as_deref().map_or(1, exif::orientation)
         }
     };
-    Ok(Picture { width, height, mode, data, palette, orientation, format: Format::Png })
+    Ok(Picture { width, height, mode, data, palette, transparency, orientation, format: Format::Png })
 }
 
 fn columns(width: usize, [x0, _, dx, _]: [usize; 4]) -> usize {
@@ -90,6 +91,17 @@ fn palette_of(mode: Mode, palette: Option<&[u8]>) -> Result<Option<Palette>, Ima
         (Mode::P, Some(bytes)) => Ok(Some(palette_from(bytes, 3, [0, 1, 2]))),
         (Mode::P, None) => Err(ImageError::corrupt(Format::Png, "indexed color without a palette (PLTE)")),
         _ => Ok(None),
+    }
+}
+
+/// The tRNS chunk. Its gray key stays unscaled when samples of 2 or 4 bits are scaled, as in Pillow.
+fn transparency_of(mode: Mode, trns: &[u8]) -> Option<Transparency> {
+    let keys: Vec<u16> = trns.as_chunks::<2>().0.iter().map(|key| u16::from_be_bytes(*key)).collect();
+    match (mode, keys.as_slice()) {
+        (Mode::P, _) => Some(Transparency::palette(trns)),
+        (Mode::L | Mode::One, &[key]) => Some(Transparency::Gray(key)),
+        (Mode::Rgb, &[red, green, blue]) => Some(Transparency::Rgb([red, green, blue])),
+        _ => None,
     }
 }
 

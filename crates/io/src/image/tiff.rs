@@ -21,11 +21,11 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
     let bytes_per_pixel = (u64::from(color.bit_depth()) * u64::from(color.num_samples())).div_ceil(8);
     // The samples, and once more a strip or tile of them, which may be the whole picture.
     let (width, height) = limits.check(width.into(), height.into(), 2 * bytes_per_pixel)?;
-    let buffer_bytes = width * height * bytes_per_pixel as usize + height * 8;
+    let buffer_bytes = width * height * bytes_per_pixel as usize;
     decoder = decoder.with_limits({
         let mut caps = TiffLimits::default();
-        caps.decoding_buffer_size = buffer_bytes;
-        caps.intermediate_buffer_size = buffer_bytes;
+        caps.decoding_buffer_size = buffer_bytes + 256 * height + (1 << 20); // and lists of strips, 32 bytes an entry
+        caps.intermediate_buffer_size = buffer_bytes + bytes.len(); // compression may lengthen
         caps
     });
     let palette = if is_palette { Some(read_palette(&mut decoder)?) } else { None };
@@ -40,7 +40,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
     let mode = mode_of(color, &samples, is_palette)?;
     let data = to_pixels(samples, Shape { width, height, color, planar, mode })?;
     let orientation = if (1..=8).contains(&orientation) { orientation as u8 } else { 1 };
-    Ok(Picture { width, height, mode, data, palette, orientation, format: Format::Tiff }.oriented())
+    Ok(Picture { width, height, mode, data, palette, transparency: None, orientation, format: Format::Tiff }.oriented())
 }
 
 /// The `tiff` crate refuses palettes; its reading of the same samples as gray gives the indices.

@@ -19,7 +19,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
     };
     let mut data = vec![0; width * height * mode.bytes_per_pixel()];
     decoder.read_image(&mut data).map_err(error)?;
-    Ok(Picture { width, height, mode, data, palette: None, orientation, format: Format::WebP })
+    Ok(Picture { width, height, mode, data, palette: None, transparency: None, orientation, format: Format::WebP })
 }
 
 /// The RIFF header says how long the file is; libwebp refuses a file shorter than that.

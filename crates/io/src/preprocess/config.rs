@@ -1,7 +1,7 @@
 //! Reads the recipes that open_clip and Hugging Face store beside their models.
 
 use super::{
-    Gray16, Interpolation, OPENAI_MEAN, OPENAI_STD, Order, Preprocess, PreprocessError, ResizeMode, field_error,
+    Alpha, Gray16, Interpolation, OPENAI_MEAN, OPENAI_STD, Order, Preprocess, PreprocessError, ResizeMode, field_error,
 };
 use serde_json::{Map, Value};
 
@@ -50,6 +50,7 @@ impl Preprocess {
                     .ok_or_else(|| field_error("fill_color", format!("{value} is not a whole number in 0..=255")))?,
             },
             order: Order::OpenClip,
+            alpha: Alpha::Drop,
             orient: true,
             gray16: Gray16::Scale,
         };
@@ -114,6 +115,7 @@ impl Preprocess {
             std: if normalize { triple(config, "image_std")?.unwrap_or(std) } else { [1.0; 3] },
             fill_color: 0,
             order: Order::Hf,
+            alpha: Alpha::OnWhite,
             orient: true,
             gray16: Gray16::Scale,
         };
