@@ -1,0 +1,3 @@
+//! Integration tests of `openvision-io`: one binary, a module per area.
+
+mod images;
