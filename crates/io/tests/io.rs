@@ -1,0 +1,3 @@
+//! The one integration target of this crate; each module tests one kind of foreign bytes.
+
+// mod weights;
