@@ -168,7 +168,9 @@ pub enum ZipError {
     BadLocalHeader { member: Foreign },
     #[error("zip archive: member \"{member}\" leaves the file")]
     MemberOutside { member: Foreign },
-    #[error("zip archive: member \"{member}\" is compressed; torch stores members plain. Save the model again with torch.save")]
+    #[error(
+        "zip archive: member \"{member}\" is compressed; torch stores members plain. Save the model again with torch.save"
+    )]
     Compressed { member: Foreign },
     #[error("zip archive: member \"{member}\" is encrypted")]
     Encrypted { member: Foreign },
@@ -215,7 +217,9 @@ pub enum PickleError {
     WrongType { expected: &'static str, offset: u64 },
     #[error("pickle: the persistent id at byte {offset} is not that of a torch storage")]
     BadPersistentId { offset: u64 },
-    #[error("pickle: a legacy storage that is a view of another one is not supported; save the model again with torch.save")]
+    #[error(
+        "pickle: a legacy storage that is a view of another one is not supported; save the model again with torch.save"
+    )]
     StorageView,
     #[error("pickle: bad arguments of {function}: {why}")]
     BadArguments { function: &'static str, why: &'static str },

@@ -345,7 +345,7 @@ impl Content {
             _ if head.starts_with(&torch::LEGACY_MAGIC) => Content::TorchLegacy,
             _ if is_length || head.get(8) == Some(&b'{') => Content::SafeTensors,
             _ if first == Some(&b'{') => Content::Index,
-            [0x80, 0..=5, ..] | [b'(' | b'c' | b']' | b'}', ..] => Content::BarePickle,
+            [0x80, 0..=5, ..] => Content::BarePickle,
             [b'G', b'G', b'U', b'F', ..] => return unrecognized("it is a GGUF file"),
             [b'<', ..] => return unrecognized("it is a web page; the download went wrong"),
             _ if head.starts_with(b"version https://") => {
@@ -364,18 +364,15 @@ impl Part {
             Content::TorchZip => torch::read_zip(source),
             Content::TorchLegacy => torch::read_legacy(source),
             Content::BarePickle => Err(torch::refuse_bare_pickle(&source)),
-            Content::Index => Err(WeightsError::Index {
-                path: source.path().to_owned(),
-                source: IndexError::InMemory,
-            }),
+            Content::Index => Err(WeightsError::Index { path: source.path().to_owned(), source: IndexError::InMemory }),
         }
     }
 }
 
 /// Number of elements, if it and the bytes fit into `isize`. Sizes of zero do not excuse the others from fitting.
 fn element_count(shape: &[usize], dtype: DType) -> Option<usize> {
-    let nonzero = shape.iter().filter(|size| **size != 0);
-    let count = nonzero.fold(Some(1usize), |count, size| count?.checked_mul(*size))?;
+    let mut nonzero = shape.iter().filter(|size| **size != 0);
+    let count = nonzero.try_fold(1usize, |count, size| count.checked_mul(*size))?;
     let bytes = count.checked_mul(dtype.size_of())?;
     if isize::try_from(bytes).is_err() {
         return None;

@@ -168,7 +168,7 @@ impl Machine<'_> {
             b']' => self.push_node(Node::List(Vec::new()))?,
             b'}' => self.push_node(Node::Dict(Vec::new()))?,
             0x85..=0x87 => self.small_tuple(usize::from(opcode) - 0x84)?,
-            b't' | b'l' | b'd' => self.from_mark(opcode)?,
+            b't' | b'l' | b'd' => self.marked_container(opcode)?,
             b'a' => self.append(1)?,
             b'e' => self.append_marked()?,
             b's' => self.set_items(2)?,
@@ -334,7 +334,7 @@ impl Machine<'_> {
     }
 
     /// TUPLE, LIST and DICT: everything since the mark.
-    fn from_mark(&mut self, opcode: u8) -> Step {
+    fn marked_container(&mut self, opcode: u8) -> Step {
         let items = self.pop_mark()?;
         self.count_items(items.len())?;
         let node = match opcode {
@@ -720,15 +720,23 @@ fn is_inert(module: &str, name: &str) -> bool {
         // How Python 3 writes the bytes of a NumPy scalar in protocol 2.
         "_codecs" => name == "encode",
         // Type tags around lists and dicts in TorchScript archives.
-        "torch.jit._pickle" => {
-            name == "restore_type_tag" || (name.starts_with("build_") && name.ends_with("list"))
-        }
+        "torch.jit._pickle" => name == "restore_type_tag" || (name.starts_with("build_") && name.ends_with("list")),
         _ => false,
     }
 }
 
 const TORCH_DTYPES: [&str; 12] = [
-    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "complex64",
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+    "complex64",
     "complex128",
 ];
 

@@ -106,9 +106,9 @@ fn read_end(source: &Source) -> Result<End, WeightsError> {
     let window = source.len().min(MAX_END);
     let start = source.len() - window;
     let tail = source.read_vec(start, window)?;
-    let position = (0..tail.len().saturating_sub(21)).rev().find(|&at| {
-        tail[at..at + 4] == *b"PK\x05\x06" && at + 22 + usize::from(u16_at(&tail, at + 20)) == tail.len()
-    });
+    let position = (0..tail.len().saturating_sub(21))
+        .rev()
+        .find(|&at| tail[at..at + 4] == *b"PK\x05\x06" && at + 22 + usize::from(u16_at(&tail, at + 20)) == tail.len());
     let Some(at) = position else {
         return Err(wrap(ZipError::NoEnd));
     };
