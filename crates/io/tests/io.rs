@@ -1,0 +1,2 @@
+//! Integration tests of the crate, one binary.
+mod tokens;
