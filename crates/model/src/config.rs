@@ -252,7 +252,11 @@ impl ImageConfig {
         in_bounds(place, "image.patch", self.patch, self.height.min(self.width))?;
         in_bounds(place, "image tokens", self.tokens(), MOST_TOKENS)?;
         if self.positions == Positions::SinCos2d && (self.transformer.width % 4 != 0 || self.transformer.width < 8) {
-            return Err(ModelError::config(place, "image.width", "sine-cosine positions need a multiple of 4, 8 at least"));
+            return Err(ModelError::config(
+                place,
+                "image.width",
+                "sine-cosine positions need a multiple of 4, 8 at least",
+            ));
         }
         self.transformer.check(place, "image")
     }

@@ -14,7 +14,7 @@ pub mod positions;
 pub mod registry;
 pub mod tower;
 
-pub use encoder::{Encoder, Fill, Item, Observe};
+pub use encoder::{Encoder, Fill, Item, Observe, Pass};
 pub use error::ModelError;
-pub use load::{LoadOptions, Problem};
-pub use model::{Model, TextBatch};
+pub use load::{LoadOptions, Named, Problem, Tensors};
+pub use model::Model;

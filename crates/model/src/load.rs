@@ -7,7 +7,9 @@ use crate::{ModelError, fingerprint};
 use openvision_io::weights::{Checkpoint, TensorInfo, WeightsError};
 use openvision_kernels::pool::Pool;
 use openvision_kernels::{Buffer, Isa};
-use openvision_tensor::{CpuStore, LinearId, LinearParts, LinearSpec, NormId, ParamPlan, TableId, TableSpec, TensorSpec};
+use openvision_tensor::{
+    CpuStore, LinearId, LinearParts, LinearSpec, NormId, ParamPlan, TableId, TableSpec, TensorSpec,
+};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -186,7 +188,8 @@ impl Named<'_> {
 
 /// Whether a stored shape serves; `free_rows` lets the first axis differ, for position tables of another grid.
 fn fits(found: &[usize], expected: &[usize], free_rows: bool) -> bool {
-    found == expected || (free_rows && found.len() == 2 && expected.len() == 2 && found[1] == expected[1] && found[0] > 1)
+    found == expected
+        || (free_rows && found.len() == 2 && expected.len() == 2 && found[1] == expected[1] && found[0] > 1)
 }
 
 /// What a tower needs beyond its plan.
@@ -207,9 +210,11 @@ pub(crate) fn check(named: Named, plans: &[&ParamPlan], positions: &[&str]) -> V
         problems.extend(named.problems(&spec, positions.contains(&spec.name.as_str())));
         known.extend(named.layout.source(&spec.name).names().into_iter().map(str::to_owned));
     }
-    known.extend(scalars.iter().flat_map(|spec| {
-        named.layout.source(&spec.name).names().into_iter().map(str::to_owned).collect::<Vec<_>>()
-    }));
+    known.extend(
+        scalars.iter().flat_map(|spec| {
+            named.layout.source(&spec.name).names().into_iter().map(str::to_owned).collect::<Vec<_>>()
+        }),
+    );
     for tensor in named.tensors.tensors() {
         if !known.contains(&tensor.name) && !named.layout.ignores(&tensor.name) {
             problems.push(Problem::Unexpected { name: tensor.name.clone(), shape: tensor.shape.clone() });

@@ -68,12 +68,7 @@ fn read(place: &str, text: &str) -> Result<Vec<Entry>, ModelError> {
             config.family = file.family;
             config.name = Some(model.name.clone());
             config.licence = Some(file.licence.clone());
-            Ok(Entry {
-                name: model.name.clone(),
-                hub_id: model.hub_id.clone(),
-                licence: file.licence.clone(),
-                config,
-            })
+            Ok(Entry { name: model.name.clone(), hub_id: model.hub_id.clone(), licence: file.licence.clone(), config })
         })
         .collect()
 }

@@ -5,7 +5,8 @@ use openvision_kernels::act::Activation;
 use openvision_kernels::attention::Mask;
 use openvision_kernels::patch::PatchGrid;
 use openvision_tensor::{
-    Exec, Heads, Layout, LinearId, LinearSpec, NormId, ParamPlan, Patches, Pooling, Slot, TableId, TableSpec, Tap, Tokens,
+    Exec, Heads, Layout, LinearId, LinearSpec, NormId, ParamPlan, Patches, Pooling, Slot, TableId, TableSpec, Tap,
+    Tokens,
 };
 
 /// A pre-norm transformer block: x += attn(LN(x)); x += mlp(LN(x)).
@@ -121,8 +122,7 @@ impl ImageTower {
         let mut plan = ParamPlan::default();
         let (width, patch, epsilon) = (config.transformer.width, config.patch, config.transformer.epsilon);
         let grid = PatchGrid { height: config.height, width: config.width, patch };
-        let class =
-            TableSpec { name: "visual.class_embedding".into(), rows: 1, width, flat: true };
+        let class = TableSpec { name: "visual.class_embedding".into(), rows: 1, width, flat: true };
         let positions =
             TableSpec { name: "visual.positional_embedding".into(), rows: config.tokens(), width, flat: false };
         let convolution = LinearSpec {
@@ -203,12 +203,9 @@ impl TextTower {
     pub fn new(config: &TextConfig, embed_dim: usize) -> Self {
         let mut plan = ParamPlan::default();
         let width = config.transformer.width;
-        let words =
-            TableSpec { name: "token_embedding.weight".into(), rows: config.vocabulary, width, flat: false };
-        let positions =
-            TableSpec { name: "positional_embedding".into(), rows: config.context, width, flat: false };
-        let tokens =
-            Tokens { table: plan.table(words), positions: plan.table(positions), length: config.context };
+        let words = TableSpec { name: "token_embedding.weight".into(), rows: config.vocabulary, width, flat: false };
+        let positions = TableSpec { name: "positional_embedding".into(), rows: config.context, width, flat: false };
+        let tokens = Tokens { table: plan.table(words), positions: plan.table(positions), length: config.context };
         let transformer = Transformer::declare(&mut plan, "", &config.transformer, config.mask());
         let final_norm = plan.norm("ln_final", width, config.transformer.epsilon);
         let projection = plan.linear(projection("text_projection", width, embed_dim));

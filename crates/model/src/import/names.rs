@@ -89,9 +89,9 @@ impl NameLayout {
 
     /// Where our tensor `name` lies in a file of this layout.
     pub fn source(self, name: &str) -> TensorSource {
-        let rule = self.map().and_then(|map| {
-            map.rules.iter().find_map(|rule| matches(&rule.ours, name).map(|number| (rule, number)))
-        });
+        let rule = self
+            .map()
+            .and_then(|map| map.rules.iter().find_map(|rule| matches(&rule.ours, name).map(|number| (rule, number))));
         let Some((rule, number)) = rule else { return TensorSource::Copy(name.to_owned()) };
         let mut theirs: Vec<String> = rule.theirs.iter().map(|pattern| pattern.replace("{i}", number)).collect();
         match (theirs.len(), rule.transposed) {
@@ -148,7 +148,10 @@ mod tests {
         let text = crate::tower::TextTower::new(&entry.config.text, entry.config.embed_dim);
         for spec in image.plan.tensors().iter().chain(&text.plan.tensors()) {
             let source = NameLayout::HuggingFace.source(&spec.name);
-            assert!(source.names().iter().all(|name| name.contains("model.") || name.contains("projection")), "{source:?}");
+            assert!(
+                source.names().iter().all(|name| name.contains("model.") || name.contains("projection")),
+                "{source:?}"
+            );
         }
         assert_eq!(
             NameLayout::HuggingFace.source("transformer.resblocks.11.attn.in_proj_bias"),

@@ -69,9 +69,9 @@ fn refuse_unbuilt(model: &Fields, vision: &Fields, text: &Fields) -> Result<(), 
     vision.refuse("attentional_pool", "attentional pooling (CoCa) is not built yet")?;
     vision.refuse("ls_init_value", "LayerScale is not built yet")?;
     vision.refuse("input_patchnorm", "patch normalisation is not built")?;
-    vision.refuse("in_channels", "only RGB pictures are built").or_else(|e| {
-        if vision.size("in_channels", 3)? == 3 { Ok(()) } else { Err(e) }
-    })?;
+    vision
+        .refuse("in_channels", "only RGB pictures are built")
+        .or_else(|e| if vision.size("in_channels", 3)? == 3 { Ok(()) } else { Err(e) })?;
     text.refuse("hf_model_name", "text towers of Hugging Face models are not built yet")?;
     text.refuse("embed_cls", "a class embedding in the text tower (CoCa) is not built yet")?;
     text.refuse("ls_init_value", "LayerScale is not built yet")?;

@@ -146,11 +146,7 @@ fn configuration(
 ///
 /// The activation is in no shape. OpenAI's archives (three integer scalars) are QuickGELU, OpenVision's table says
 /// OpenVision; anything else is refused, since a wrong guess gives plausible, wrong vectors.
-fn from_shapes(
-    checkpoint: &Checkpoint,
-    place: &str,
-    reading: open_clip::Reading,
-) -> Result<ModelConfig, ModelError> {
+fn from_shapes(checkpoint: &Checkpoint, place: &str, reading: open_clip::Reading) -> Result<ModelConfig, ModelError> {
     let shape = |name: &str| -> Result<Vec<usize>, ModelError> {
         let tensor = checkpoint.get(name).ok_or_else(|| ModelError::Layout {
             place: place.to_owned(),
@@ -165,9 +161,9 @@ fn from_shapes(
         let is_block = |name: &&str| name.starts_with(prefix) && name.ends_with(".attn.in_proj_weight");
         checkpoint.tensors().iter().map(|tensor| tensor.name.as_str()).filter(is_block).count()
     };
-    let openai = ["input_resolution", "context_length", "vocab_size"].iter().all(|name| {
-        checkpoint.get(name).is_some_and(|tensor| tensor.dtype == DType::I64)
-    });
+    let openai = ["input_resolution", "context_length", "vocab_size"]
+        .iter()
+        .all(|name| checkpoint.get(name).is_some_and(|tensor| tensor.dtype == DType::I64));
     if !(openai || reading.openvision) {
         return Err(ModelError::Layout {
             place: place.to_owned(),

@@ -1,0 +1,1 @@
+//! Writing configurations and tensors in other layouts.

@@ -1,0 +1,75 @@
+//! An embedding depends on its input alone: not on threads, batch, position in it, or the instruction set.
+
+use crate::support::{formula_model, goldens, pool, uniform};
+use openvision_kernels::Isa;
+use openvision_model::{LoadOptions, Model};
+
+/// Encodes `count` pictures together and returns all embeddings.
+fn pictures(model: &Model, count: usize) -> Vec<f32> {
+    let one = 3 * model.config.image.height * model.config.image.width;
+    let mut pixels = vec![0.0; count * one];
+    uniform("independence/pixels", &mut pixels);
+    model.encode_pixels(&pixels).unwrap()
+}
+
+fn texts(model: &Model, count: usize) -> Vec<f32> {
+    let text = &model.config.text;
+    let ids: Vec<Vec<u32>> = (0..count)
+        .map(|i| {
+            let mut ids: Vec<u32> =
+                (0..text.context).map(|t| ((i * 31 + t * 7 + 1) % (text.vocabulary - 1)) as u32).collect();
+            // The end token, somewhere.
+            ids[text.context / 2 + i % 3] = text.vocabulary as u32 - 1;
+            ids
+        })
+        .collect();
+    model.encode_ids(&ids).unwrap()
+}
+
+#[test]
+fn bits_do_not_depend_on_threads_batch_position_or_set() {
+    // Every batch holds the same pictures in the same places, so a prefix of the largest batch is the smaller one.
+    for folder in ["openvision-tiny", "open_clip-gelu", "hf-clip"] {
+        let mut reference: Option<(Vec<f32>, Vec<f32>)> = None;
+        for isa in Isa::present() {
+            for threads in [1, 2, 3] {
+                let options = LoadOptions { isa: Some(isa), ..LoadOptions::default() };
+                let model = Model::load(&goldens().join(folder), &options, pool(threads)).unwrap();
+                let all = (pictures(&model, 32), texts(&model, 32));
+                let (want_images, want_texts) = reference.get_or_insert_with(|| all.clone());
+                assert_eq!(&all.0, want_images, "{folder} {} {threads} threads, pictures", isa.name());
+                assert_eq!(&all.1, want_texts, "{folder} {} {threads} threads, texts", isa.name());
+                for count in [1, 7] {
+                    let images = pictures(&model, count);
+                    assert_eq!(images[..], want_images[..images.len()], "{folder} {} batch {count}", isa.name());
+                    let some = texts(&model, count);
+                    assert_eq!(some[..], want_texts[..some.len()], "{folder} {} batch {count}", isa.name());
+                }
+                for position in [0, 5, 31] {
+                    let one = 3 * model.config.image.height * model.config.image.width;
+                    let mut pixels = vec![0.0; 32 * one];
+                    uniform("independence/pixels", &mut pixels);
+                    let alone = model.encode_pixels(&pixels[position * one..][..one]).unwrap();
+                    let width = model.config.embed_dim;
+                    assert_eq!(alone[..], want_images[position * width..][..width], "{folder} position {position}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_size_model_gives_the_same_bits_on_fast_sets() {
+    let mut reference: Option<Vec<f32>> = None;
+    for isa in Isa::present().into_iter().filter(|isa| isa.name() != "portable") {
+        for threads in [1, 2] {
+            let options = LoadOptions { isa: Some(isa), text: false, ..LoadOptions::default() };
+            let model = formula_model("openvision-tiny-p16-160", pool(threads), &options);
+            for count in [32, 7, 1] {
+                let got = pictures(&model, count);
+                let want = reference.get_or_insert_with(|| got.clone());
+                assert_eq!(got[..], want[..got.len()], "{} {threads} threads, batch {count}", isa.name());
+            }
+        }
+    }
+}
