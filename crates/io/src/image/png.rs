@@ -93,13 +93,15 @@ fn palette_of(mode: Mode, palette: Option<&[u8]>) -> Result<Option<Palette>, Ima
     }
 }
 
-/// The tRNS chunk. Its gray key stays unscaled when samples of 2 or 4 bits are scaled, as in Pillow.
+/// The tRNS chunk. As in Pillow only the low byte of a key counts, and the gray key of 2 or 4-bit samples stays as it is
+/// while they are scaled.
 fn transparency_of(mode: Mode, trns: &[u8]) -> Option<Transparency> {
-    let keys: Vec<u16> = trns.as_chunks::<2>().0.iter().map(|key| u16::from_be_bytes(*key)).collect();
-    match (mode, keys.as_slice()) {
+    // The crate gives keys of one byte, but of two for 16-bit samples.
+    match (mode, trns) {
         (Mode::P, _) => Some(Transparency::palette(trns)),
-        (Mode::L | Mode::One, &[key]) => Some(Transparency::Gray(key)),
-        (Mode::Rgb, &[red, green, blue]) => Some(Transparency::Rgb([red, green, blue])),
+        (Mode::One, &[key]) => Some(Transparency::Gray(if key == 0 { 0 } else { 255 })),
+        (Mode::L, &[key]) | (Mode::I16, &[_, key]) => Some(Transparency::Gray(key)),
+        (Mode::Rgb, &[red, green, blue] | &[_, red, _, green, _, blue]) => Some(Transparency::Rgb([red, green, blue])),
         _ => None,
     }
 }
