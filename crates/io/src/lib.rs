@@ -1,6 +1,7 @@
 //! Foreign bytes in, plain values out: pictures, texts and checkpoints. Knows no model and no tensor operation.
 #![forbid(unsafe_code)]
 
+pub mod atomic;
 pub mod image;
 pub mod preprocess;
 pub mod token;

@@ -1,3 +1,6 @@
-//! Integration tests of `openvision-io`: one binary, a module per area.
+//! Integration tests of the crate: one binary, a module for each kind of foreign bytes.
+#![allow(clippy::unwrap_used)] // helpers outside #[test] functions unwrap too
 
 mod images;
+mod tokens;
+mod weights;

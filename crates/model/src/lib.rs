@@ -1,2 +1,20 @@
-//! stub
+//! Model descriptions, the two towers, the names that files give their tensors, loading and encoding.
+//!
+//! A family is data: a [`config::ModelConfig`], a name map in `presets/namemaps` and entries in `presets/models`.
 #![forbid(unsafe_code)]
+
+pub mod config;
+mod encoder;
+mod error;
+mod fingerprint;
+pub mod import;
+mod load;
+mod model;
+pub mod positions;
+pub mod registry;
+pub mod tower;
+
+pub use encoder::{Encoder, Fill, Item, Observe};
+pub use error::ModelError;
+pub use load::{LoadOptions, Problem};
+pub use model::{Model, TextBatch};

@@ -1,0 +1,265 @@
+//! Activations and the exponential they share, forward and derivative.
+
+use crate::isa::{Isa, Kernel, LANES, Simd};
+
+/// The activation of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// y = x.
+    #[default]
+    None,
+    /// y = x Φ(x), with the exact normal distribution (`torch.nn.GELU()`).
+    GeluErf,
+    /// y = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))) (`GELU(approximate="tanh")`).
+    GeluTanh,
+    /// y = x σ(1.702 x) (OpenAI's CLIP).
+    QuickGelu,
+}
+
+/// 2^x with a relative error under 2e-7; below -127 it is exactly 0, above 127 it stays at 2^127.
+///
+/// Round to the nearest integer, degree-6 minimax polynomial on [-1/2, 1/2] (relative error 2e-9 before rounding).
+#[inline(always)]
+pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
+    const COEFFICIENTS: [f32; 6] =
+        [6.931_472e-1, 2.402_264_8e-1, 5.550_332_5e-2, 9.618_437e-3, 1.339_887_5e-3, 1.535_336_2e-4];
+    let x = s.max(s.min(x, s.splat(127.0)), s.splat(-127.0));
+    let n = s.round(x);
+    let f = s.sub(x, n);
+    let mut p = s.splat(COEFFICIENTS[5]);
+    for i in (0..5).rev() {
+        p = s.fma(p, f, s.splat(COEFFICIENTS[i]));
+    }
+    s.mul(s.fma(p, f, s.splat(1.0)), s.pow2(n))
+}
+
+/// 1 / (1 + e^-x).
+#[inline(always)]
+fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
+    let e = exp2(s, s.mul(x, s.splat(-std::f32::consts::LOG2_E)));
+    s.div(s.splat(1.0), s.add(s.splat(1.0), e))
+}
+
+/// erf(x) as x P₆(x²)/Q₄(x²) with |x| clamped to 4 (the rational of Eigen's `generic_fast_erf_float`); error 4e-7.
+#[inline(always)]
+fn erf<S: Simd>(s: S, x: S::F) -> S::F {
+    const P: [f32; 7] = [
+        -1.609_603_3e-2,
+        -2.954_6e-3,
+        -7.349_906_5e-4,
+        -5.692_506_5e-5,
+        -2.101_024e-6,
+        2.770_681_5e-8,
+        -2.726_142_3e-10,
+    ];
+    const Q: [f32; 5] = [-1.426_473_9e-2, -7.373_329e-3, -1.682_827e-3, -2.133_740_5e-4, -1.456_607_2e-5];
+    let x = s.max(s.min(x, s.splat(4.0)), s.splat(-4.0));
+    let x2 = s.mul(x, x);
+    let mut p = s.splat(P[6]);
+    for i in (0..6).rev() {
+        p = s.fma(p, x2, s.splat(P[i]));
+    }
+    let mut q = s.splat(Q[4]);
+    for i in (0..4).rev() {
+        q = s.fma(q, x2, s.splat(Q[i]));
+    }
+    s.div(s.mul(x, p), q)
+}
+
+/// √(2/π), of the tanh form of GELU.
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+/// 1/√(2π), of the normal density.
+const INV_SQRT_2_PI: f32 = 0.398_942_3;
+
+/// The activation of sixteen values.
+#[inline(always)]
+pub(crate) fn apply<S: Simd>(s: S, activation: Activation, x: S::F) -> S::F {
+    match activation {
+        Activation::None => x,
+        Activation::GeluErf => {
+            let half = s.mul(x, s.splat(0.5));
+            s.fma(half, erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))), half)
+        }
+        // 1/2 (1 + tanh u) = sigmoid(2u)
+        Activation::GeluTanh => {
+            let x2 = s.mul(x, x);
+            let u = s.mul(x, s.fma(x2, s.splat(2.0 * SQRT_2_OVER_PI * 0.044_715), s.splat(2.0 * SQRT_2_OVER_PI)));
+            s.mul(x, sigmoid(s, u))
+        }
+        Activation::QuickGelu => s.mul(x, sigmoid(s, s.mul(x, s.splat(1.702)))),
+    }
+}
+
+/// dy/dx of the activation at sixteen values.
+#[inline(always)]
+fn slope<S: Simd>(s: S, activation: Activation, x: S::F) -> S::F {
+    let one = s.splat(1.0);
+    match activation {
+        Activation::None => one,
+        // Φ(x) + x φ(x)
+        Activation::GeluErf => {
+            let half = s.splat(0.5);
+            let phi = s.fma(half, erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))), half);
+            let exponent = s.mul(s.mul(x, x), s.splat(-0.5 * std::f32::consts::LOG2_E));
+            s.fma(s.mul(x, s.splat(INV_SQRT_2_PI)), exp2(s, exponent), phi)
+        }
+        // y = x σ(v): σ + x σ (1 - σ) v'
+        Activation::GeluTanh => {
+            let x2 = s.mul(x, x);
+            let (a, b) = (2.0 * SQRT_2_OVER_PI, 2.0 * SQRT_2_OVER_PI * 0.044_715);
+            let v = s.mul(x, s.fma(x2, s.splat(b), s.splat(a)));
+            let slope_v = s.fma(x2, s.splat(3.0 * b), s.splat(a));
+            let sig = sigmoid(s, v);
+            s.fma(s.mul(s.mul(x, slope_v), sig), s.sub(one, sig), sig)
+        }
+        Activation::QuickGelu => {
+            let sig = sigmoid(s, s.mul(x, s.splat(1.702)));
+            s.fma(s.mul(s.mul(x, s.splat(1.702)), sig), s.sub(one, sig), sig)
+        }
+    }
+}
+
+/// Calls `f` on whole vectors and on a zero-filled last one.
+#[inline(always)]
+fn map_in_place<S: Simd>(s: S, x: &mut [f32], f: impl Fn(S::F) -> S::F) {
+    let mut vectors = x.chunks_exact_mut(LANES);
+    for chunk in &mut vectors {
+        let y = f(s.load_slice(chunk));
+        s.store_slice(chunk, y);
+    }
+    let tail = vectors.into_remainder();
+    let y = s.to_array(f(s.load_partial(tail, 0.0)));
+    tail.copy_from_slice(&y[..tail.len()]);
+}
+
+struct Forward<'a> {
+    activation: Activation,
+    x: &'a mut [f32],
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        map_in_place(s, self.x, |x| apply(s, self.activation, x));
+    }
+}
+
+struct Slope<'a> {
+    activation: Activation,
+    x: &'a mut [f32],
+}
+
+impl Kernel for Slope<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        map_in_place(s, self.x, |x| slope(s, self.activation, x));
+    }
+}
+
+/// Applies the activation to every value. In products it is fused instead: [`crate::gemm::gemm`].
+pub fn activate(isa: Isa, activation: Activation, x: &mut [f32]) {
+    isa.run(Forward { activation, x });
+}
+
+/// Backward of [`activate`]: `gradient` is multiplied by the slope at the pre-activations `x`, which are overwritten.
+pub fn activate_backward(isa: Isa, activation: Activation, x: &mut [f32], gradient: &mut [f32]) {
+    assert_eq!(x.len(), gradient.len(), "pre-activations and gradient have one length");
+    isa.run(Slope { activation, x });
+    for (g, slope) in gradient.iter_mut().zip(x) {
+        *g *= *slope;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Abramowitz and Stegun: the series 7.1.5 for |x| < 3, the asymptotic expansion 7.1.23 beyond.
+    fn erf64(x: f64) -> f64 {
+        if x.abs() >= 3.0 {
+            let (mut term, mut sum) = (1.0, 1.0);
+            for n in 1..8 {
+                term *= -f64::from(2 * n - 1) / (2.0 * x * x);
+                sum += term;
+            }
+            return x.signum() - (-x * x).exp() / (x * std::f64::consts::PI.sqrt()) * sum;
+        }
+        let (mut term, mut sum) = (x, x);
+        for n in 1..100 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        2.0 / std::f64::consts::PI.sqrt() * sum
+    }
+
+    fn oracle(activation: Activation, x: f64) -> f64 {
+        match activation {
+            Activation::None => x,
+            Activation::GeluErf => 0.5 * x * (1.0 + erf64(x / 2f64.sqrt())),
+            Activation::GeluTanh => {
+                0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
+            }
+            Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+        }
+    }
+
+    const ALL: [Activation; 4] = [Activation::None, Activation::GeluErf, Activation::GeluTanh, Activation::QuickGelu];
+
+    fn points() -> Vec<f32> {
+        (0..4003).map(|i| -10.0 + 20.0 * i as f32 / 4002.0).collect()
+    }
+
+    #[test]
+    fn activations_match_f64_on_every_set() {
+        for activation in ALL {
+            let mut first: Option<Vec<u32>> = None;
+            for isa in Isa::present() {
+                let mut y = points();
+                activate(isa, activation, &mut y);
+                for (x, y) in points().iter().zip(&y) {
+                    let want = oracle(activation, f64::from(*x));
+                    let error = (f64::from(*y) - want).abs();
+                    assert!(error <= 1e-6 * (1.0 + want.abs()), "{activation:?} {} x {x} {y} {want}", isa.name());
+                }
+                let bits: Vec<u32> = y.iter().map(|v| v.to_bits()).collect();
+                assert_eq!(first.get_or_insert_with(|| bits.clone()), &bits, "{activation:?} {}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn slopes_match_central_differences() {
+        for activation in ALL {
+            for isa in Isa::present() {
+                let (mut x, mut g) = (points(), vec![1.0; points().len()]);
+                activate_backward(isa, activation, &mut x, &mut g);
+                for (x, g) in points().iter().zip(&g) {
+                    let (x, h) = (f64::from(*x), 1e-5);
+                    let want = (oracle(activation, x + h) - oracle(activation, x - h)) / (2.0 * h);
+                    assert!((f64::from(*g) - want).abs() < 3e-6, "{activation:?} {} {x} {g} {want}", isa.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exponential_is_exact_zero_far_below() {
+        struct Probe;
+        impl Kernel for Probe {
+            type Output = [f32; LANES];
+            #[inline(always)]
+            fn run<S: Simd>(self, s: S) -> [f32; LANES] {
+                let mut x = [0.0; LANES];
+                x[..5].copy_from_slice(&[f32::NEG_INFINITY, -200.0, -1.0, 10.0, 0.5]);
+                s.to_array(exp2(s, s.with_lanes(x)))
+            }
+        }
+        for isa in Isa::present() {
+            let y = isa.run(Probe);
+            assert_eq!(&y[..4], &[0.0, 0.0, 0.5, 1024.0], "{}", isa.name());
+            assert!((y[4] - 2f32.sqrt()).abs() < 3e-7);
+        }
+    }
+}

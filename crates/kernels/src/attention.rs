@@ -1,0 +1,401 @@
+//! Multi-head self-attention over fused QKV rows, in tiles: the N × N matrix never exists.
+//!
+//! Keys and values are first laid out as packed panels, so that both products run in the matrix micro-kernel. In a
+//! team each member lays out its own tokens; one barrier a layer makes them visible, and two panel buffers used in
+//! turn make a second barrier unnecessary.
+
+use crate::act::exp2;
+use crate::gemm::{Epilogue, Prefetch, Tile, run_tile};
+use crate::isa::{Isa, Kernel, LANES, Simd};
+use crate::pool::Member;
+use crate::vector::{Rows, RowsMut};
+use crate::{Buffer, act::Activation};
+
+/// Query rows of one pass over the keys.
+const QUERY_ROWS: usize = 24;
+
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mask {
+    /// All of its sequence, padding included.
+    #[default]
+    None,
+    /// Itself and what comes before.
+    Causal,
+}
+
+/// The shape of an attention over whole sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Tokens of each sequence.
+    pub tokens: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Width of a head; the scale of the scores is head_dim^-1/2.
+    pub head_dim: usize,
+    /// Which keys a query sees.
+    pub mask: Mask,
+}
+
+impl AttentionShape {
+    /// Width of the rows of Q, of K, of V and of the result.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Tokens rounded up to whole vectors.
+    fn padded(&self) -> usize {
+        self.tokens.next_multiple_of(LANES)
+    }
+
+    fn value_columns(&self) -> usize {
+        self.head_dim.next_multiple_of(LANES)
+    }
+
+    /// Floats of the key and value panels of one sequence.
+    pub fn exchange_length(&self) -> usize {
+        self.heads * (self.padded() * self.head_dim + self.tokens * self.value_columns())
+    }
+
+    /// Floats of scratch that one member needs.
+    pub fn scratch_length(&self) -> usize {
+        QUERY_ROWS * (self.padded() + 1)
+    }
+
+    /// A number that differs for different shapes, for the team's check.
+    fn claim(&self) -> u64 {
+        (self.tokens as u64) << 32 | (self.heads as u64) << 16 | self.head_dim as u64
+    }
+}
+
+/// Key and value panels of one sequence, shared by a team.
+#[derive(Clone, Copy)]
+struct Panels {
+    shape: AttentionShape,
+    start: *mut f32,
+}
+
+impl Panels {
+    /// Keys of a head, for tokens `16 block..`: [head_dim][16].
+    fn keys(&self, head: usize, block: usize) -> *mut f32 {
+        let at = (head * self.shape.padded() / LANES + block) * self.shape.head_dim * LANES;
+        self.start.wrapping_add(at)
+    }
+
+    /// Values of a head, for columns `16 block..`: [tokens][16].
+    fn values(&self, head: usize, block: usize) -> *mut f32 {
+        let keys = self.shape.heads * self.shape.padded() * self.shape.head_dim;
+        let at = (head * self.shape.value_columns() / LANES + block) * self.shape.tokens * LANES;
+        self.start.wrapping_add(keys + at)
+    }
+
+    /// Lays out the keys and values of one token. `row`: [3 D].
+    ///
+    /// # Safety
+    /// The panels hold `exchange_length` floats, and nobody else accesses this token's part of them meanwhile.
+    unsafe fn put(&self, token: usize, row: &[f32]) {
+        let AttentionShape { heads, head_dim, .. } = self.shape;
+        let width = self.shape.width();
+        for head in 0..heads {
+            let key = &row[width + head * head_dim..][..head_dim];
+            let target = self.keys(head, token / LANES).wrapping_add(token % LANES);
+            for (d, &x) in key.iter().enumerate() {
+                // SAFETY: d < head_dim and the lane is this token's, inside the key panel.
+                unsafe { *target.add(d * LANES) = x };
+            }
+            let value = &row[2 * width + head * head_dim..][..head_dim];
+            for (block, part) in value.chunks(LANES).enumerate() {
+                let target = self.values(head, block).wrapping_add(token * LANES);
+                // SAFETY: the sixteen floats at this token are its own part of the value panel.
+                unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), target, part.len()) };
+            }
+        }
+    }
+}
+
+/// Scores, probabilities and output of some queries of one sequence.
+struct Queries<'a, 'b> {
+    panels: Panels,
+    /// Fused rows of these queries.
+    qkv: Rows<'a>,
+    /// Position of the first query in its sequence.
+    first: usize,
+    out: RowsMut<'b>,
+    scratch: &'a mut [f32],
+}
+
+impl Kernel for Queries<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let mut row = 0;
+        while row < self.qkv.count {
+            let count = QUERY_ROWS.min(self.qkv.count - row);
+            for head in 0..self.panels.shape.heads {
+                self.scores(s, row, count, head);
+                self.softmax(s, row, count);
+                self.weighted_values(s, row, count, head);
+            }
+            row += count;
+        }
+    }
+}
+
+impl Queries<'_, '_> {
+    /// Raw scores q·k of `count` queries with every key into the scratch, [count][padded].
+    #[inline(always)]
+    fn scores<S: Simd>(&mut self, s: S, row: usize, count: usize, head: usize) {
+        let shape = self.panels.shape;
+        let stride = shape.padded();
+        for block in 0..stride / LANES {
+            self.tiles(s, count, |queries, at, rows| Tile {
+                a: queries.qkv.data[(row + at) * queries.qkv.stride + head * shape.head_dim..].as_ptr(),
+                a_stride: queries.qkv.stride,
+                b: queries.panels.keys(head, block),
+                k: shape.head_dim,
+                c: queries.scratch[at * stride + block * LANES..][..(rows - 1) * stride + LANES].as_mut_ptr(),
+                c_stride: stride,
+                columns: LANES,
+                epilogue: Epilogue::PLAIN,
+                prefetch: Prefetch::NONE,
+            });
+        }
+    }
+
+    /// Scores to unnormalised probabilities e^(scale (s - max)); 1/Σ of each row goes behind the scores.
+    #[inline(always)]
+    fn softmax<S: Simd>(&mut self, s: S, row: usize, count: usize) {
+        let shape = self.panels.shape;
+        let stride = shape.padded();
+        let scale = std::f32::consts::LOG2_E / (shape.head_dim as f32).sqrt();
+        let (scores, sums) = self.scratch.split_at_mut(QUERY_ROWS * stride);
+        for i in 0..count {
+            let visible = match shape.mask {
+                Mask::None => shape.tokens,
+                Mask::Causal => self.first + row + i + 1,
+            };
+            let line = &mut scores[i * stride..][..stride];
+            line[visible..].fill(f32::NEG_INFINITY);
+            let mut largest = s.splat(f32::NEG_INFINITY);
+            for chunk in line.chunks_exact(LANES) {
+                largest = s.max(s.load_slice(chunk), largest);
+            }
+            let shift = s.splat(-s.largest(largest) * scale);
+            let mut sum = s.splat(0.0);
+            for chunk in line.chunks_exact_mut(LANES) {
+                let p = exp2(s, s.fma(s.load_slice(chunk), s.splat(scale), shift));
+                sum = s.add(sum, p);
+                s.store_slice(chunk, p);
+            }
+            sums[i] = 1.0 / s.sum(sum);
+        }
+    }
+
+    /// Output rows: Σ p v / Σ p.
+    #[inline(always)]
+    fn weighted_values<S: Simd>(&mut self, s: S, row: usize, count: usize, head: usize) {
+        let shape = self.panels.shape;
+        let stride = shape.padded();
+        for block in 0..shape.head_dim.div_ceil(LANES) {
+            let column = head * shape.head_dim + block * LANES;
+            let columns = LANES.min(shape.head_dim - block * LANES);
+            self.tiles(s, count, |queries, at, rows| Tile {
+                a: queries.scratch[at * stride..].as_ptr(),
+                a_stride: stride,
+                b: queries.panels.values(head, block),
+                k: shape.tokens,
+                c: queries.out.data[(row + at) * queries.out.stride + column..]
+                    [..(rows - 1) * queries.out.stride + columns]
+                    .as_mut_ptr(),
+                c_stride: queries.out.stride,
+                columns,
+                epilogue: Epilogue {
+                    row_scale: queries.scratch[QUERY_ROWS * stride + at..].as_ptr(),
+                    activation: Activation::None,
+                    ..Epilogue::PLAIN
+                },
+                prefetch: Prefetch::NONE,
+            });
+        }
+    }
+
+    /// Runs the micro-kernel over `count` rows in tiles of nearly equal height.
+    #[inline(always)]
+    fn tiles<S: Simd>(&mut self, s: S, count: usize, tile: impl Fn(&mut Self, usize, usize) -> Tile) {
+        let tiles = count.div_ceil(S::TILE_ROWS);
+        let mut at = 0;
+        for left in (1..=tiles).rev() {
+            let rows = (count - at).div_ceil(left);
+            let tile = tile(self, at, rows);
+            // SAFETY: `attention` checked the lengths of qkv, out and scratch for all queries; the panels hold the
+            // whole sequence, complete since the barrier; C is this member's own scratch or output.
+            unsafe { run_tile(s, rows, 1, tile) };
+            at += rows;
+        }
+    }
+}
+
+/// Self-attention of whole sequences, or of this member's part of one sequence.
+///
+/// Alone, `qkv` [sequences × tokens, 3 D] holds all rows. In a team there is one sequence and `qkv` holds this
+/// member's [`Member::part`] of its tokens. Rows are [q | k | v], each [heads × head_dim]; `out` [same rows, D].
+///
+/// # Panics
+/// Where the rows do not have the shape's widths and counts, or members of a team disagree.
+pub fn attention(isa: Isa, member: &mut Member, shape: AttentionShape, qkv: Rows, out: RowsMut, scratch: &mut Buffer) {
+    let width = shape.width();
+    assert!(qkv.width == 3 * width && out.width == width, "attention rows of {} and {}", qkv.width, out.width);
+    assert_eq!(qkv.count, out.count, "attention has as many rows out as in");
+    scratch.ensure(shape.scratch_length());
+    let panels = Panels { shape, start: member.exchange(shape.exchange_length()) };
+    if member.size() == 1 {
+        assert_eq!(qkv.count % shape.tokens, 0, "attention over whole sequences of {} tokens", shape.tokens);
+        for first in (0..qkv.count).step_by(shape.tokens) {
+            let rows = qkv.rows(first, shape.tokens);
+            for token in 0..shape.tokens {
+                // SAFETY: `exchange` gave room for the shape, and this member is alone.
+                unsafe { panels.put(token, rows.row(token)) };
+            }
+            let stride = out.stride;
+            let out = RowsMut::strided(&mut out.data[first * stride..], shape.tokens, width, stride);
+            isa.run(Queries { panels, qkv: rows, first: 0, out, scratch });
+        }
+        return;
+    }
+    let part = member.part(shape.tokens);
+    assert_eq!(qkv.count, part.len(), "a member works on its part of one sequence");
+    for (i, token) in part.clone().enumerate() {
+        // SAFETY: `exchange` gave room for the shape; parts are disjoint; the buffer of this turn was last read two
+        // turns ago, and every member has been at the barrier of the turn between.
+        unsafe { panels.put(token, qkv.row(i)) };
+    }
+    member.meet(shape.claim());
+    isa.run(Queries { panels, qkv, first: part.start, out, scratch });
+}
+
+/// The rows of all members in token order, [tokens, D], on rank 0; nothing on the others.
+///
+/// `rows` is this member's part. Alone, they are the rows themselves.
+pub fn gather<'m>(member: &'m mut Member, tokens: usize, rows: Rows) -> Option<Rows<'m>> {
+    let width = rows.width;
+    let length = tokens * width;
+    let part = member.part(tokens);
+    assert_eq!(rows.count, part.len(), "a member gathers its own part");
+    let start = member.gathered(length);
+    // Nobody overwrites what rank 0 may still be reading from an earlier gathering.
+    member.meet(length as u64);
+    for (i, token) in part.enumerate() {
+        // SAFETY: the buffer holds tokens × width floats and each member writes only the rows of its part.
+        unsafe { std::ptr::copy_nonoverlapping(rows.row(i).as_ptr(), start.add(token * width), width) };
+    }
+    member.meet(u64::MAX ^ length as u64);
+    // SAFETY: past the barrier all rows are written; only rank 0 reads them, and nobody writes again before rank 0
+    // has come to the first meeting of the next gathering, for which it must give this borrow up.
+    (member.rank() == 0).then(|| Rows::new(unsafe { std::slice::from_raw_parts(start, length) }, tokens, width))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::{Pool, TeamMemory};
+    use crate::vector::testing::uniform;
+    use std::sync::Mutex;
+
+    fn oracle(shape: AttentionShape, qkv: &[f32]) -> Vec<f64> {
+        let (n, d, hd) = (shape.tokens, shape.width(), shape.head_dim);
+        let at = |t: usize, part: usize, h: usize, i: usize| f64::from(qkv[t * 3 * d + part * d + h * hd + i]);
+        let mut out = vec![0.0; n * d];
+        for h in 0..shape.heads {
+            for q in 0..n {
+                let last = if shape.mask == Mask::Causal { q + 1 } else { n };
+                let scores: Vec<f64> = (0..last)
+                    .map(|k| (0..hd).map(|i| at(q, 0, h, i) * at(k, 1, h, i)).sum::<f64>() / (hd as f64).sqrt())
+                    .collect();
+                let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let p: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+                let sum: f64 = p.iter().sum();
+                for i in 0..hd {
+                    out[q * d + h * hd + i] = (0..last).map(|k| p[k] * at(k, 2, h, i)).sum::<f64>() / sum;
+                }
+            }
+        }
+        out
+    }
+
+    fn shapes() -> Vec<AttentionShape> {
+        let mut shapes = Vec::new();
+        for (tokens, heads, head_dim) in [(1, 1, 8), (17, 2, 16), (37, 3, 72), (101, 3, 64), (80, 2, 80), (50, 1, 24)] {
+            for mask in [Mask::None, Mask::Causal] {
+                shapes.push(AttentionShape { tokens, heads, head_dim, mask });
+            }
+        }
+        shapes
+    }
+
+    #[test]
+    fn matches_the_oracle_alone_and_in_teams_on_every_set() {
+        for shape in shapes() {
+            let (n, d) = (shape.tokens, shape.width());
+            let qkv: Vec<f32> = uniform(5, n * 3 * d).iter().map(|v| v * 3.0).collect();
+            let want = oracle(shape, &qkv);
+            let mut first: Option<Vec<f32>> = None;
+            for isa in Isa::present() {
+                let mut alone = vec![0.0; n * d];
+                let (mut memory, mut scratch) = (TeamMemory::default(), Buffer::default());
+                let mut member = Member::solo(&mut memory);
+                let (rows, out) = (Rows::new(&qkv, n, 3 * d), RowsMut::new(&mut alone, n, d));
+                attention(isa, &mut member, shape, rows, out, &mut scratch);
+                // Scores reach 60 here; their f32 rounding of some 4e-6 becomes a relative error of the weights.
+                for (got, want) in alone.iter().zip(&want) {
+                    assert!((f64::from(*got) - want).abs() < 1.5e-5, "{} {shape:?} {got} {want}", isa.name());
+                }
+                assert_eq!(first.get_or_insert_with(|| alone.clone()), &alone, "{} {shape:?}", isa.name());
+                for threads in [2, 3] {
+                    assert_eq!(in_team(isa, threads, shape, &qkv), alone, "{} {shape:?} {threads}", isa.name());
+                }
+            }
+        }
+    }
+
+    /// Two layers in a row, so that both exchange buffers are used; returns the second result.
+    fn in_team(isa: Isa, threads: usize, shape: AttentionShape, qkv: &[f32]) -> Vec<f32> {
+        let (n, d) = (shape.tokens, shape.width());
+        let result = Mutex::new(Vec::new());
+        Pool::new(threads).run_team(shape.exchange_length(), n * d, &|mut member| {
+            let part = member.part(n);
+            let mut out = vec![0.0; part.len() * d];
+            let mut scratch = Buffer::default();
+            for _ in 0..3 {
+                let rows = Rows::new(&qkv[part.start * 3 * d..part.end * 3 * d], part.len(), 3 * d);
+                let target = RowsMut::new(&mut out, part.len(), d);
+                attention(isa, &mut member, shape, rows, target, &mut scratch);
+            }
+            if let Some(all) = gather(&mut member, n, Rows::new(&out, part.len(), d)) {
+                *result.lock().unwrap() = all.data.to_vec();
+            }
+        });
+        result.into_inner().unwrap()
+    }
+
+    #[test]
+    fn sequences_of_a_batch_do_not_mix() {
+        let shape = AttentionShape { tokens: 19, heads: 2, head_dim: 32, mask: Mask::None };
+        let (n, d) = (shape.tokens, shape.width());
+        let qkv = uniform(6, 3 * n * 3 * d);
+        for isa in Isa::present() {
+            let (mut memory, mut scratch) = (TeamMemory::default(), Buffer::default());
+            let mut run = |rows: &[f32]| {
+                let count = rows.len() / (3 * d);
+                let mut out = vec![0.0; count * d];
+                let mut member = Member::solo(&mut memory);
+                let target = RowsMut::new(&mut out, count, d);
+                attention(isa, &mut member, shape, Rows::new(rows, count, 3 * d), target, &mut scratch);
+                out
+            };
+            let all = run(&qkv);
+            for (i, rows) in qkv.chunks(n * 3 * d).enumerate() {
+                assert_eq!(run(rows), &all[i * n * d..][..n * d], "{} sequence {i}", isa.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The micro-kernel: a tile of C in registers, written once and compiled for each set and tile height.
+
+use crate::act::{self, Activation};
+use crate::isa::{Kernel, LANES, Simd};
+
+/// What is done to a tile between its last multiply-add and its store: + bias, + C, activation, × row scale.
+#[derive(Clone, Copy)]
+pub(crate) struct Epilogue {
+    /// One value a column, readable to the end of the panel; null for none.
+    pub(crate) bias: *const f32,
+    /// Add what C holds.
+    pub(crate) accumulate: bool,
+    pub(crate) activation: Activation,
+    /// One factor a row; null for none.
+    pub(crate) row_scale: *const f32,
+}
+
+impl Epilogue {
+    /// Stores the product as it is.
+    pub(crate) const PLAIN: Epilogue = Epilogue {
+        bias: std::ptr::null(),
+        accumulate: false,
+        activation: Activation::None,
+        row_scale: std::ptr::null(),
+    };
+}
+
+/// The part of the next panel that a tile asks the cache for while it computes.
+#[derive(Clone, Copy)]
+pub(crate) struct Prefetch {
+    start: *const f32,
+    /// Cache lines for each eight steps of k.
+    lines: usize,
+}
+
+impl Prefetch {
+    pub(crate) const NONE: Prefetch = Prefetch { start: std::ptr::null(), lines: 0 };
+
+    /// Panels follow one another in memory: tile `i` of `tiles` asks for slice `i` of what comes after `panel`.
+    /// The last panel of a matrix runs past its end, which a prefetch may.
+    #[inline(always)]
+    pub(crate) fn share(panel: &[f32], k: usize, i: usize, tiles: usize) -> Prefetch {
+        let share = (panel.len() / LANES).div_ceil(tiles);
+        Prefetch {
+            start: panel.as_ptr().wrapping_add(panel.len() + i * share * LANES),
+            lines: share.div_ceil((k / 8).max(1)).min(8),
+        }
+    }
+}
+
+/// One tile: C[rows, columns] = epilogue(A[rows, k] · B[k, panel]).
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    pub(crate) a: *const f32,
+    pub(crate) a_stride: usize,
+    /// A packed panel, [k][vectors × 16].
+    pub(crate) b: *const f32,
+    pub(crate) k: usize,
+    pub(crate) c: *mut f32,
+    pub(crate) c_stride: usize,
+    /// Columns of C that exist; the panel may be wider.
+    pub(crate) columns: usize,
+    pub(crate) epilogue: Epilogue,
+    pub(crate) prefetch: Prefetch,
+}
+
+/// A tile of `R` rows and `V` vectors. Made only by [`run_tile`], whose contract covers the raw reads and writes.
+pub(crate) struct TileKernel<const R: usize, const V: usize>(Tile);
+
+impl<const R: usize, const V: usize> TileKernel<R, V> {
+    /// # Safety
+    /// `tile.a` has R readable rows of k values, `tile.b` k × V × 16 values, `tile.c` R writable rows of `columns`
+    /// values that nothing else accesses meanwhile; bias and row scale, where not null, V × 16 and R values.
+    #[inline(always)]
+    pub(crate) unsafe fn new(tile: Tile) -> Self {
+        Self(tile)
+    }
+}
+
+impl<const R: usize, const V: usize> Kernel for TileKernel<R, V> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let t = self.0;
+        let mut sums = [[s.splat(0.0); V]; R];
+        let (mut a, mut b, mut ahead) = (t.a, t.b, t.prefetch.start);
+        // SAFETY: the contract of `new`: R rows of k values at `a`, k × V × 16 values at `b`; prefetches are unbounded.
+        unsafe {
+            for _ in 0..t.k / 8 {
+                for _ in 0..t.prefetch.lines {
+                    s.prefetch(ahead);
+                    ahead = ahead.wrapping_add(LANES);
+                }
+                for step in 0..8 {
+                    multiply_add::<S, R, V>(s, a.add(step), t.a_stride, b.add(step * V * LANES), &mut sums);
+                }
+                a = a.add(8);
+                b = b.add(8 * V * LANES);
+            }
+            for step in 0..t.k % 8 {
+                multiply_add::<S, R, V>(s, a.add(step), t.a_stride, b.add(step * V * LANES), &mut sums);
+            }
+        }
+        for (r, row) in sums.iter().enumerate() {
+            for (v, &sum) in row.iter().enumerate() {
+                let column = v * LANES;
+                if column < t.columns {
+                    // SAFETY: the contract of `new` covers row r of C and the bias and row scale at these positions.
+                    unsafe { finish(s, &t, r, column, sum) };
+                }
+            }
+        }
+    }
+}
+
+/// One step of k: every row's value times the panel's vectors.
+///
+/// # Safety
+/// `a` is readable at r × stride for each r < R, `b` at V × 16 values.
+#[inline(always)]
+unsafe fn multiply_add<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    a: *const f32,
+    stride: usize,
+    b: *const f32,
+    sums: &mut [[S::F; V]; R],
+) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let b: [S::F; V] = std::array::from_fn(|v| s.load(b.add(v * LANES)));
+        for r in 0..R {
+            let x = s.splat(*a.add(r * stride));
+            for v in 0..V {
+                sums[r][v] = s.fma(x, b[v], sums[r][v]);
+            }
+        }
+    }
+}
+
+/// Applies the epilogue to sixteen columns of row `r` and stores those that exist.
+///
+/// # Safety
+/// The contract of [`TileKernel::new`].
+#[inline(always)]
+unsafe fn finish<S: Simd>(s: S, t: &Tile, r: usize, column: usize, sum: S::F) {
+    let valid = (t.columns - column).min(LANES);
+    let e = &t.epilogue;
+    // SAFETY: row r and `valid` columns from `column` on exist in C; the bias is readable to the panel's end.
+    unsafe {
+        let c = t.c.add(r * t.c_stride + column);
+        let mut y = sum;
+        if !e.bias.is_null() {
+            y = s.add(y, s.load(e.bias.add(column)));
+        }
+        if e.accumulate {
+            let old =
+                if valid == LANES { s.load(c) } else { s.load_partial(std::slice::from_raw_parts(c, valid), 0.0) };
+            y = s.add(y, old);
+        }
+        y = act::apply(s, e.activation, y);
+        if !e.row_scale.is_null() {
+            y = s.mul(y, s.splat(*e.row_scale.add(r)));
+        }
+        if valid == LANES {
+            s.store(c, y);
+        } else {
+            let lanes = s.to_array(y);
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), c, valid);
+        }
+    }
+}
+
+/// Calls the kernel of the right height and width.
+macro_rules! select {
+    ($s:ident, $tile:ident, $rows:ident, $vectors:ident; $($r:literal)+) => {
+        match ($rows, $vectors) {
+            $(
+                ($r, 1) if $r <= S::TILE_ROWS => $s.vectorize(unsafe_tile::<$r, 1>($tile)),
+                ($r, 2) if $r <= S::TILE_ROWS && S::PANEL_VECTORS >= 2 => $s.vectorize(unsafe_tile::<$r, 2>($tile)),
+            )+
+            _ => unreachable!("a tile of {} rows and {} vectors", $rows, $vectors),
+        }
+    };
+}
+
+/// # Safety
+/// The contract of [`TileKernel::new`] for `rows` rows and `vectors` vectors.
+#[inline(always)]
+pub(crate) unsafe fn run_tile<S: Simd>(s: S, rows: usize, vectors: usize, tile: Tile) {
+    /// Only called by `run_tile`, whose caller keeps the contract.
+    #[inline(always)]
+    fn unsafe_tile<const R: usize, const V: usize>(tile: Tile) -> TileKernel<R, V> {
+        // SAFETY: `run_tile` has the same contract.
+        unsafe { TileKernel::new(tile) }
+    }
+    select!(s, tile, rows, vectors; 1 2 3 4 5 6 7 8 9 10 11 12);
+}

@@ -1,0 +1,52 @@
+//! What an embedding depends on, as one short number: it is in every file of vectors, and mixing is refused by it.
+
+use crate::config::ModelConfig;
+
+/// Hash of one tensor: its name and its values as f32 in our layout, so that the same numbers in another container or
+/// layout hash the same.
+pub(crate) fn tensor(name: &str, values: &[f32]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(name.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(bytemuck::cast_slice(values));
+    hasher.finalize()
+}
+
+/// Combines the hashes of a tower's tensors, whatever order they were loaded in.
+pub(crate) fn tower(mut tensors: Vec<blake3::Hash>) -> blake3::Hash {
+    tensors.sort_unstable_by_key(|hash| *hash.as_bytes());
+    let mut hasher = blake3::Hasher::new();
+    for hash in &tensors {
+        hasher.update(hash.as_bytes());
+    }
+    hasher.finalize()
+}
+
+/// The first half of a hash, in hexadecimal.
+pub(crate) fn short(hash: &blake3::Hash) -> String {
+    hash.to_hex().as_str()[..32].to_owned()
+}
+
+/// Fingerprint of image embeddings: weights, image tower, preprocessing with orientation, decoder, precision.
+pub(crate) fn image(weights: &blake3::Hash, config: &ModelConfig) -> String {
+    let recipe = serde_json::json!({
+        "image": config.image,
+        "preprocess": config.preprocess,
+        "decoder": openvision_io::image::DECODER,
+        "precision": "f32",
+    });
+    combine(weights, &recipe.to_string())
+}
+
+/// Fingerprint of text embeddings: weights, text tower, tokenizer with its cleaning and layout, precision.
+pub(crate) fn text(weights: &blake3::Hash, config: &ModelConfig, tokenizer: &str) -> String {
+    let recipe = serde_json::json!({ "text": config.text, "tokenizer": tokenizer, "precision": "f32" });
+    combine(weights, &recipe.to_string())
+}
+
+fn combine(weights: &blake3::Hash, recipe: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(weights.as_bytes());
+    hasher.update(recipe.as_bytes());
+    short(&hasher.finalize())
+}

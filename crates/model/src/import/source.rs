@@ -1,0 +1,230 @@
+//! From a path to a described checkpoint: which container, which layout, which configuration.
+
+use super::names::NameLayout;
+use super::{hugging_face, open_clip};
+use crate::ModelError;
+use crate::config::{
+    ActivationName, FORMAT_VERSION, Family, ImageConfig, ImagePooling, ModelConfig, Positions, TextConfig, TextLayout,
+    TextPooling, TransformerConfig,
+};
+use crate::positions::is_sin_cos_2d;
+use openvision_io::preprocess::Preprocess;
+use openvision_io::weights::{Checkpoint, DType};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Where a configuration came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Our own `config.json`.
+    Ours,
+    /// `open_clip_config.json`.
+    OpenClip,
+    /// Hugging Face's `config.json`.
+    HuggingFace,
+    /// Nothing but the tensors' shapes.
+    Shapes,
+}
+
+/// A checkpoint with its description.
+pub struct Description {
+    /// The open checkpoint.
+    pub checkpoint: Checkpoint,
+    /// What the model is.
+    pub config: ModelConfig,
+    /// How the tensors are named.
+    pub layout: NameLayout,
+    /// Where the configuration came from.
+    pub found: Found,
+    /// The folder of the files, for tokenizer files.
+    pub folder: PathBuf,
+    /// What a user should know about how it was read.
+    pub notes: Vec<String>,
+}
+
+fn read_json(path: &Path) -> Result<Option<Value>, ModelError> {
+    /// Configurations are a few kilobytes; more is a mistake or an attack.
+    const LARGEST: u64 = 4 << 20;
+    let size = match std::fs::metadata(path) {
+        Ok(data) => data.len(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(ModelError::Read { path: path.into(), source }),
+    };
+    if size > LARGEST {
+        return Err(ModelError::config(&path.display().to_string(), "size", "a configuration of over 4 MiB"));
+    }
+    let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: path.into(), source })?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|source| ModelError::Json { path: path.into(), source })
+}
+
+/// Opens a file or folder and finds out what model it is. `literal` follows published configurations to the letter.
+///
+/// # Errors
+/// Broken containers and configurations, unknown layouts.
+pub fn describe(path: &Path, literal: bool) -> Result<Description, ModelError> {
+    let checkpoint = Checkpoint::open(path)?;
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) }.to_path_buf();
+    let place = path.display().to_string();
+    let layout = NameLayout::detect(checkpoint.tensors().iter().map(|tensor| tensor.name.as_str()))
+        .map_err(|problem| ModelError::Layout { place: place.clone(), problem })?;
+    let reading = open_clip::Reading { openvision: shows_openvision(&checkpoint, layout)?, literal };
+    let mut notes = Vec::new();
+    let (config, found) = configuration(&folder, &place, (&checkpoint, layout), reading, &mut notes)?;
+    if config.family == Family::Openvision {
+        note_reading(&config, literal, &mut notes);
+    }
+    Ok(Description { checkpoint, config, layout, found, folder, notes })
+}
+
+fn note_reading(config: &ModelConfig, literal: bool, notes: &mut Vec<String>) {
+    notes.push(if literal {
+        "recognised as OpenVision, but read to the letter of its configuration (--as-published): texts carry [CLS] \
+         first and a padding position is pooled, as open_clip does; text vectors are not the trained ones"
+            .into()
+    } else if config.text.layout == TextLayout::Openvision {
+        "recognised as OpenVision by its position table and text tower: texts are laid out [bos] ... [eos] ... [CLS], \
+         although the published configuration names bert-base-uncased"
+            .into()
+    } else {
+        format!("OpenVision weights with the text layout {:?}", config.text.layout)
+    });
+}
+
+/// Whether the image tower's stored positions are OpenVision's table: evidence that no folder name can fake.
+fn shows_openvision(checkpoint: &Checkpoint, layout: NameLayout) -> Result<bool, ModelError> {
+    let name = "visual.positional_embedding";
+    if layout == NameLayout::HuggingFace || checkpoint.get("visual.ln_pre.weight").is_some() {
+        return Ok(false);
+    }
+    let Some([rows, width]) = checkpoint.get(name).map(|tensor| &tensor.shape[..]) else { return Ok(false) };
+    let side = rows.saturating_sub(1).isqrt();
+    if side * side + 1 != *rows || rows.saturating_mul(*width) > 1 << 26 {
+        return Ok(false);
+    }
+    let mut table = vec![0.0; rows * width];
+    checkpoint.read_f32(name, &mut table)?;
+    Ok(is_sin_cos_2d(&table, (side, side), *width))
+}
+
+fn configuration(
+    folder: &Path,
+    place: &str,
+    (checkpoint, layout): (&Checkpoint, NameLayout),
+    reading: open_clip::Reading,
+    notes: &mut Vec<String>,
+) -> Result<(ModelConfig, Found), ModelError> {
+    let path = folder.join("open_clip_config.json");
+    let open_clip_json = if layout == NameLayout::HuggingFace { None } else { read_json(&path)? };
+    if let Some(json) = open_clip_json {
+        let place = path.display().to_string();
+        let model = json.get("model_cfg").unwrap_or(&json);
+        let source = open_clip::Source { place: &place, model, preprocess: json.get("preprocess_cfg") };
+        return Ok((open_clip::config(&source, reading)?, Found::OpenClip));
+    }
+    let path = folder.join("config.json");
+    if let Some(json) = read_json(&path)? {
+        let place = path.display().to_string();
+        if json.get("format_version").is_some() {
+            let config: ModelConfig =
+                serde_json::from_value(json).map_err(|source| ModelError::Json { path, source })?;
+            config.check(&place)?;
+            return Ok((config, Found::Ours));
+        }
+        let preprocessor = read_json(&folder.join("preprocessor_config.json"))?;
+        return Ok((hugging_face::config(&place, &json, preprocessor.as_ref())?, Found::HuggingFace));
+    }
+    let config = from_shapes(checkpoint, place, reading)?;
+    notes.push(format!(
+        "no configuration beside the weights: read by the tensors' shapes as {} with {} activation",
+        config.family.name(),
+        hugging_face::activation_name(config.image.transformer.activation)
+    ));
+    Ok((config, Found::Shapes))
+}
+
+/// OpenAI's rule (`build_model_from_openai_state_dict`): every size is in a shape, heads are 64 wide.
+///
+/// The activation is in no shape. OpenAI's archives (three integer scalars) are QuickGELU, OpenVision's table says
+/// OpenVision; anything else is refused, since a wrong guess gives plausible, wrong vectors.
+fn from_shapes(
+    checkpoint: &Checkpoint,
+    place: &str,
+    reading: open_clip::Reading,
+) -> Result<ModelConfig, ModelError> {
+    let shape = |name: &str| -> Result<Vec<usize>, ModelError> {
+        let tensor = checkpoint.get(name).ok_or_else(|| ModelError::Layout {
+            place: place.to_owned(),
+            problem: format!("there is no configuration beside it and no tensor `{name}` to derive one from"),
+        })?;
+        Ok(tensor.shape.clone())
+    };
+    let axis = |name: &str, axis: usize| -> Result<usize, ModelError> {
+        shape(name)?.get(axis).copied().ok_or_else(|| ModelError::config(place, name, "has too few axes"))
+    };
+    let layers = |prefix: &str| {
+        let is_block = |name: &&str| name.starts_with(prefix) && name.ends_with(".attn.in_proj_weight");
+        checkpoint.tensors().iter().map(|tensor| tensor.name.as_str()).filter(is_block).count()
+    };
+    let openai = ["input_resolution", "context_length", "vocab_size"].iter().all(|name| {
+        checkpoint.get(name).is_some_and(|tensor| tensor.dtype == DType::I64)
+    });
+    if !(openai || reading.openvision) {
+        return Err(ModelError::Layout {
+            place: place.to_owned(),
+            problem: "no open_clip_config.json or config.json beside it, and the tensors do not say which activation \
+                      the model was trained with; put the configuration into the same folder"
+                .into(),
+        });
+    }
+    let (width, patch) = (axis("visual.conv1.weight", 0)?, axis("visual.conv1.weight", 3)?);
+    let side = axis("visual.positional_embedding", 0)?.saturating_sub(1).isqrt().saturating_mul(patch);
+    let text_width = axis("ln_final.weight", 0)?;
+    let tower = |width: usize, prefix: &str, tanh: bool| -> Result<TransformerConfig, ModelError> {
+        Ok(TransformerConfig {
+            width,
+            layers: layers(prefix),
+            heads: width / 64,
+            mlp_width: axis(&format!("{prefix}0.mlp.c_fc.weight"), 0)?,
+            activation: match (openai, tanh) {
+                (true, _) => ActivationName::QuickGelu,
+                (false, true) => ActivationName::GeluTanh,
+                (false, false) => ActivationName::GeluErf,
+            },
+            epsilon: if openai { 1e-5 } else { 1e-6 },
+        })
+    };
+    let normalize = if openai {
+        json!({})
+    } else {
+        json!({ "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "interpolation": "bilinear", "resize_mode": "squash" })
+    };
+    let config = ModelConfig {
+        format_version: FORMAT_VERSION,
+        family: if openai { Family::Clip } else { Family::Openvision },
+        name: None,
+        embed_dim: axis("text_projection", 1)?,
+        image: ImageConfig {
+            height: side,
+            width: side,
+            patch,
+            transformer: tower(width, "visual.transformer.resblocks.", false)?,
+            pre_norm: openai,
+            positions: if openai { Positions::Learned } else { Positions::SinCos2d },
+            pooling: if openai { ImagePooling::Class } else { ImagePooling::MeanThenNorm },
+        },
+        text: TextConfig {
+            context: axis("positional_embedding", 0)?,
+            vocabulary: axis("token_embedding.weight", 0)?,
+            transformer: tower(text_width, "transformer.resblocks.", true)?,
+            causal: openai,
+            pooling: if openai { TextPooling::LargestId } else { TextPooling::Last },
+            layout: if openai { TextLayout::Clip } else { TextLayout::Openvision },
+        },
+        preprocess: Preprocess::from_open_clip(&normalize, (side, side))
+            .map_err(|source| ModelError::Preprocess { place: place.to_owned(), source })?,
+        licence: None,
+        provenance: None,
+    };
+    config.check(place)?;
+    Ok(config)
+}

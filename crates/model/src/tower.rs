@@ -1,0 +1,261 @@
+//! The two towers as wiring over an executor. One block serves every family, in inference and in training.
+
+use crate::config::{ImageConfig, ImagePooling, TextConfig, TextPooling, TransformerConfig};
+use openvision_kernels::act::Activation;
+use openvision_kernels::attention::Mask;
+use openvision_kernels::patch::PatchGrid;
+use openvision_tensor::{
+    Exec, Heads, Layout, LinearId, LinearSpec, NormId, ParamPlan, Patches, Pooling, Slot, TableId, TableSpec, Tap, Tokens,
+};
+
+/// A pre-norm transformer block: x += attn(LN(x)); x += mlp(LN(x)).
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    attention_norm: NormId,
+    qkv: LinearId,
+    out: LinearId,
+    mlp_norm: NormId,
+    expand: LinearId,
+    contract: LinearId,
+}
+
+impl Block {
+    /// Declares the parameters under open_clip's names.
+    fn declare(plan: &mut ParamPlan, prefix: &str, config: &TransformerConfig) -> Self {
+        let (width, mlp) = (config.width, config.mlp_width);
+        let mut linear = |weight: &str, bias: &str, k: usize, n: usize| {
+            plan.linear(LinearSpec {
+                weight: format!("{prefix}.{weight}"),
+                bias: Some(format!("{prefix}.{bias}")),
+                k,
+                n,
+                layout: Layout::OutIn,
+                shape: None,
+            })
+        };
+        let qkv = linear("attn.in_proj_weight", "attn.in_proj_bias", width, 3 * width);
+        let out = linear("attn.out_proj.weight", "attn.out_proj.bias", width, width);
+        let expand = linear("mlp.c_fc.weight", "mlp.c_fc.bias", width, mlp);
+        let contract = linear("mlp.c_proj.weight", "mlp.c_proj.bias", mlp, width);
+        Self {
+            attention_norm: plan.norm(format!("{prefix}.ln_1"), width, config.epsilon),
+            mlp_norm: plan.norm(format!("{prefix}.ln_2"), width, config.epsilon),
+            qkv,
+            out,
+            expand,
+            contract,
+        }
+    }
+
+    fn forward(&self, ex: &mut dyn Exec, x: Slot, heads: Heads, activation: Activation) -> Slot {
+        let qkv = ex.norm_linear(x, self.attention_norm, self.qkv, Activation::None);
+        let attended = ex.attention(qkv, heads);
+        let x = ex.linear_add(x, attended, self.out);
+        let hidden = ex.norm_linear(x, self.mlp_norm, self.expand, activation);
+        ex.linear_add(x, hidden, self.contract)
+    }
+}
+
+/// The blocks of a tower.
+#[derive(Clone, Debug)]
+struct Transformer {
+    blocks: Vec<Block>,
+    heads: Heads,
+    activation: Activation,
+}
+
+impl Transformer {
+    fn declare(plan: &mut ParamPlan, prefix: &str, config: &TransformerConfig, mask: Mask) -> Self {
+        Self {
+            blocks: (0..config.layers)
+                .map(|i| Block::declare(plan, &format!("{prefix}transformer.resblocks.{i}"), config))
+                .collect(),
+            heads: Heads { count: config.heads, width: config.head_width(), mask },
+            activation: config.activation.into(),
+        }
+    }
+
+    /// Runs the first `layers` blocks.
+    fn forward(&self, ex: &mut dyn Exec, mut x: Slot, layers: usize) -> Slot {
+        for (i, block) in self.blocks.iter().take(layers).enumerate() {
+            x = ex.block(x, &|ex, x| block.forward(ex, x, self.heads, self.activation));
+            ex.tap(Tap::Block(i), x);
+        }
+        x
+    }
+}
+
+/// How far a forward pass goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Until {
+    /// To the embedding.
+    #[default]
+    Embedding,
+    /// To the embedding, also showing all tokens after the final norm to the observer.
+    EmbeddingWithNormedTokens,
+    /// Through this many blocks only; there is no embedding.
+    Blocks(usize),
+}
+
+/// An image tower: parameter ids and sizes, no numbers.
+#[derive(Clone, Debug)]
+pub struct ImageTower {
+    /// The parameters, by name.
+    pub plan: ParamPlan,
+    patches: Patches,
+    pre_norm: Option<NormId>,
+    transformer: Transformer,
+    final_norm: NormId,
+    projection: LinearId,
+    pooling: ImagePooling,
+}
+
+/// A projection [K, N] without bias, as CLIP stores it.
+fn projection(name: &str, k: usize, n: usize) -> LinearSpec {
+    LinearSpec { weight: name.to_owned(), bias: None, k, n, layout: Layout::InOut, shape: None }
+}
+
+impl ImageTower {
+    /// Wires a tower and names its parameters.
+    pub fn new(config: &ImageConfig, embed_dim: usize) -> Self {
+        let mut plan = ParamPlan::default();
+        let (width, patch, epsilon) = (config.transformer.width, config.patch, config.transformer.epsilon);
+        let grid = PatchGrid { height: config.height, width: config.width, patch };
+        let class =
+            TableSpec { name: "visual.class_embedding".into(), rows: 1, width, flat: true };
+        let positions =
+            TableSpec { name: "visual.positional_embedding".into(), rows: config.tokens(), width, flat: false };
+        let convolution = LinearSpec {
+            weight: "visual.conv1.weight".into(),
+            bias: None,
+            k: grid.patch_length(),
+            n: width,
+            layout: Layout::OutIn,
+            shape: Some(vec![width, 3, patch, patch]),
+        };
+        let patches = Patches {
+            grid,
+            class: Some(plan.table(class)),
+            positions: plan.table(positions),
+            convolution: plan.linear(convolution),
+        };
+        let pre_norm = config.pre_norm.then(|| plan.norm("visual.ln_pre", width, epsilon));
+        let transformer = Transformer::declare(&mut plan, "visual.", &config.transformer, Mask::None);
+        let final_norm = plan.norm("visual.ln_post", width, epsilon);
+        let projection = plan.linear(projection("visual.proj", width, embed_dim));
+        Self { plan, patches, pre_norm, transformer, final_norm, projection, pooling: config.pooling }
+    }
+
+    /// The position table's id, which loading fills by the grid.
+    pub fn positions(&self) -> TableId {
+        self.patches.positions
+    }
+
+    /// Pictures to embeddings, [pictures, embed_dim] (not normalised); nothing where `until` stops before.
+    pub fn forward(&self, ex: &mut dyn Exec, until: Until) -> Option<Slot> {
+        let mut x = ex.embed_patches(self.patches);
+        if let Some(norm) = self.pre_norm {
+            x = ex.layer_norm(x, norm);
+        }
+        ex.tap(Tap::Embedded, x);
+        if let Until::Blocks(layers) = until {
+            self.transformer.forward(ex, x, layers);
+            return None;
+        }
+        x = self.transformer.forward(ex, x, self.transformer.blocks.len());
+        if until == Until::EmbeddingWithNormedTokens {
+            let normed = ex.layer_norm(x, self.final_norm);
+            ex.tap(Tap::FinalNorm, normed);
+        }
+        let pooled = match self.pooling {
+            ImagePooling::Class => {
+                let class = ex.pool(x, Pooling::At(0));
+                ex.layer_norm(class, self.final_norm)
+            }
+            ImagePooling::MeanThenNorm => {
+                let mean = ex.pool(x, Pooling::MeanFrom(1));
+                ex.layer_norm(mean, self.final_norm)
+            }
+            ImagePooling::NormThenMean => {
+                let normed = ex.layer_norm(x, self.final_norm);
+                ex.pool(normed, Pooling::MeanFrom(1))
+            }
+        };
+        ex.tap(Tap::Pooled, pooled);
+        Some(ex.linear(pooled, self.projection))
+    }
+}
+
+/// A text tower: parameter ids and sizes, no numbers.
+#[derive(Clone, Debug)]
+pub struct TextTower {
+    /// The parameters, by name.
+    pub plan: ParamPlan,
+    tokens: Tokens,
+    transformer: Transformer,
+    final_norm: NormId,
+    projection: LinearId,
+    pooling: Pooling,
+}
+
+impl TextTower {
+    /// Wires a tower and names its parameters.
+    pub fn new(config: &TextConfig, embed_dim: usize) -> Self {
+        let mut plan = ParamPlan::default();
+        let width = config.transformer.width;
+        let words =
+            TableSpec { name: "token_embedding.weight".into(), rows: config.vocabulary, width, flat: false };
+        let positions =
+            TableSpec { name: "positional_embedding".into(), rows: config.context, width, flat: false };
+        let tokens =
+            Tokens { table: plan.table(words), positions: plan.table(positions), length: config.context };
+        let transformer = Transformer::declare(&mut plan, "", &config.transformer, config.mask());
+        let final_norm = plan.norm("ln_final", width, config.transformer.epsilon);
+        let projection = plan.linear(projection("text_projection", width, embed_dim));
+        let pooling = match config.pooling {
+            TextPooling::Last => Pooling::At(config.context - 1),
+            TextPooling::First => Pooling::At(0),
+            TextPooling::LargestId | TextPooling::FirstOf(_) => Pooling::Marked,
+        };
+        Self { plan, tokens, transformer, final_norm, projection, pooling }
+    }
+
+    /// Texts to embeddings, [texts, embed_dim] (not normalised); nothing where `until` stops before.
+    ///
+    /// The norm is per token, so pooling first and norming the one row afterwards gives the same result.
+    pub fn forward(&self, ex: &mut dyn Exec, until: Until) -> Option<Slot> {
+        let x = ex.embed_tokens(self.tokens);
+        ex.tap(Tap::Embedded, x);
+        if let Until::Blocks(layers) = until {
+            self.transformer.forward(ex, x, layers);
+            return None;
+        }
+        let x = self.transformer.forward(ex, x, self.transformer.blocks.len());
+        if until == Until::EmbeddingWithNormedTokens {
+            let normed = ex.layer_norm(x, self.final_norm);
+            ex.tap(Tap::FinalNorm, normed);
+        }
+        let pooled = ex.pool(x, self.pooling);
+        let pooled = ex.layer_norm(pooled, self.final_norm);
+        ex.tap(Tap::Pooled, pooled);
+        Some(ex.linear(pooled, self.projection))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry;
+
+    #[test]
+    fn plans_and_configurations_count_the_same() {
+        for entry in registry::all() {
+            let config = &entry.config;
+            let image = ImageTower::new(&config.image, config.embed_dim).plan;
+            let text = TextTower::new(&config.text, config.embed_dim).plan;
+            let counts = config.parameters();
+            assert_eq!(image.parameters(), counts.image + counts.position + counts.projection, "{}", entry.name);
+            assert_eq!(text.parameters(), counts.text, "{}", entry.name);
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The inference executor: runs on one thread as a member of a team, keeps nothing, allocates nothing once warm.
+
+use crate::exec::{Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
+use crate::{CpuStore, LinearId, NormId};
+use openvision_kernels::act::Activation;
+use openvision_kernels::attention::{AttentionShape, attention, gather};
+use openvision_kernels::gemm::{Output, gemm};
+use openvision_kernels::norm::layer_norm;
+use openvision_kernels::patch::patch_row;
+use openvision_kernels::pool::Member;
+use openvision_kernels::vector::{Rows, RowsMut, mean};
+use openvision_kernels::{Buffer, Isa};
+use std::ops::Range;
+
+/// The activation memory of one thread. Buffers are found again by their order of use, so a second forward pass of
+/// the same shape allocates nothing.
+#[derive(Debug, Default)]
+pub struct Arena {
+    slots: Vec<SlotData>,
+    /// Slots in use; those behind keep their memory.
+    live: usize,
+    scratch: Buffer,
+}
+
+#[derive(Debug, Default)]
+struct SlotData {
+    data: Buffer,
+    shape: SlotShape,
+}
+
+/// Rows of a slot on this member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SlotShape {
+    rows: usize,
+    width: usize,
+    stride: usize,
+    /// Tokens of each sequence (1 after pooling).
+    tokens: usize,
+}
+
+/// Distance between rows: rows whose length is a multiple of 1 KiB would fall into the same few cache sets.
+fn row_stride(width: usize) -> usize {
+    let stride = width.next_multiple_of(16);
+    if stride.is_multiple_of(256) { stride + 16 } else { stride }
+}
+
+impl Arena {
+    fn take(&mut self, shape: SlotShape) -> (Slot, Buffer) {
+        if self.live == self.slots.len() {
+            self.slots.push(SlotData::default());
+        }
+        let slot = Slot(self.live);
+        self.live += 1;
+        let entry = &mut self.slots[slot.0];
+        entry.shape = shape;
+        let mut data = std::mem::take(&mut entry.data);
+        data.ensure(shape.rows * shape.stride);
+        (slot, data)
+    }
+
+    fn put(&mut self, slot: Slot, data: Buffer) {
+        self.slots[slot.0].data = data;
+    }
+
+    fn shape(&self, slot: Slot) -> SlotShape {
+        assert!(slot.0 < self.live, "slot {} was used after its block ended", slot.0);
+        self.slots[slot.0].shape
+    }
+
+    fn rows(&self, slot: Slot) -> Rows<'_> {
+        let shape = self.shape(slot);
+        Rows::strided(&self.slots[slot.0].data, shape.rows, shape.width, shape.stride)
+    }
+}
+
+/// What a forward pass reads.
+#[derive(Clone, Copy)]
+pub struct CpuInput<'a> {
+    /// Sequences (pictures or texts) of this pass. A team of several members takes one.
+    pub sequences: usize,
+    /// Planar pixels, [pictures, 3, height, width]; empty for texts.
+    pub pixels: &'a [f32],
+    /// Token ids, [texts, length]; empty for pictures.
+    pub ids: &'a [u32],
+    /// Position for [`Pooling::Marked`], one a sequence.
+    pub marks: &'a [usize],
+}
+
+/// Receives taps: which one, the sequence, the token range that the rows are, and the rows. Called on every thread.
+pub type TapSink<'a> = &'a (dyn Fn(Tap, usize, Range<usize>, Rows) + Sync);
+
+/// Runs a tower's operations on this thread's rows.
+pub struct CpuExec<'a> {
+    isa: Isa,
+    store: &'a CpuStore,
+    member: Member<'a>,
+    arena: &'a mut Arena,
+    input: CpuInput<'a>,
+    taps: Option<TapSink<'a>>,
+}
+
+impl<'a> CpuExec<'a> {
+    /// An executor for one forward pass.
+    pub fn new(
+        store: &'a CpuStore,
+        member: Member<'a>,
+        arena: &'a mut Arena,
+        input: CpuInput<'a>,
+        taps: Option<TapSink<'a>>,
+    ) -> Self {
+        assert!(member.size() == 1 || input.sequences == 1, "a team works on one sequence");
+        arena.live = 0;
+        Self { isa: store.isa(), store, member, arena, input, taps }
+    }
+
+    /// The rows of a slot. In a team, pooled rows are on rank 0 only.
+    pub fn read(&self, slot: Slot) -> Rows<'_> {
+        self.arena.rows(slot)
+    }
+
+    /// This member's token range of a sequence of `tokens`.
+    fn part(&self, tokens: usize) -> Range<usize> {
+        self.member.part(tokens)
+    }
+
+    fn new_slot(&mut self, rows: usize, width: usize, tokens: usize) -> (Slot, Buffer, SlotShape) {
+        let shape = SlotShape { rows, width, stride: row_stride(width), tokens };
+        let (slot, data) = self.arena.take(shape);
+        (slot, data, shape)
+    }
+
+    /// Copies or computes one row for each local token of each sequence.
+    fn fill_rows(
+        &mut self,
+        tokens: usize,
+        width: usize,
+        mut fill: impl FnMut(&Self, usize, usize, &mut [f32]),
+    ) -> Slot {
+        let part = self.part(tokens);
+        let (slot, mut data, shape) = self.new_slot(self.input.sequences * part.len(), width, tokens);
+        for sequence in 0..self.input.sequences {
+            for (i, token) in part.clone().enumerate() {
+                let at = (sequence * part.len() + i) * shape.stride;
+                fill(self, sequence, token, &mut data[at..at + width]);
+            }
+        }
+        self.arena.put(slot, data);
+        slot
+    }
+}
+
+impl Exec for CpuExec<'_> {
+    fn embed_patches(&mut self, patches: Patches) -> Slot {
+        let Patches { grid, convolution, class, positions } = patches;
+        let linear = self.store.linear(convolution);
+        let (length, width) = (grid.patch_length(), linear.weights.n());
+        let extra = usize::from(class.is_some());
+        let tokens = grid.patches() + extra;
+        let store = self.store;
+        // The class token has no pixels: its product is with a row of zeros, which adds nothing to its embedding.
+        let bias = if extra == 1 { linear.bias() } else { None };
+        let x = self.fill_rows(tokens, width, |_, _, token, row| {
+            row.copy_from_slice(&store.table(positions)[token * width..][..width]);
+            if let (0, Some(class)) = (token, class) {
+                for (i, (value, class)) in row.iter_mut().zip(store.table(class)).enumerate() {
+                    *value += class - bias.map_or(0.0, |bias| bias[i]);
+                }
+            }
+        });
+        let mark = self.arena.live;
+        let pixels_of_one = 3 * grid.height * grid.width;
+        let rows = self.fill_rows(tokens, length, |ex, sequence, token, row| match token.checked_sub(extra) {
+            Some(index) => patch_row(grid, &ex.input.pixels[sequence * pixels_of_one..][..pixels_of_one], index, row),
+            None => row.fill(0.0),
+        });
+        let x = self.linear_add(x, rows, convolution);
+        self.arena.live = mark;
+        x
+    }
+
+    fn embed_tokens(&mut self, tokens: Tokens) -> Slot {
+        let (table, positions) = (self.store.table(tokens.table), self.store.table(tokens.positions));
+        let width = self.store.table_width(tokens.table);
+        self.fill_rows(tokens.length, width, |ex, sequence, token, row| {
+            let id = ex.input.ids[sequence * tokens.length + token] as usize;
+            let (word, position) = (&table[id * width..][..width], &positions[token * width..][..width]);
+            for ((value, word), position) in row.iter_mut().zip(word).zip(position) {
+                *value = word + position;
+            }
+        })
+    }
+
+    fn layer_norm(&mut self, x: Slot, norm: NormId) -> Slot {
+        let SlotShape { rows, width, tokens, .. } = self.arena.shape(x);
+        let (slot, mut data, shape) = self.new_slot(rows, width, tokens);
+        let out = RowsMut::strided(&mut data, rows, width, shape.stride);
+        layer_norm(self.isa, &self.store.norm(norm), self.arena.rows(x), out);
+        self.arena.put(slot, data);
+        slot
+    }
+
+    fn norm_linear(&mut self, x: Slot, norm: NormId, linear: LinearId, activation: Activation) -> Slot {
+        let normed = self.layer_norm(x, norm);
+        self.product(normed, linear, activation)
+    }
+
+    fn linear(&mut self, x: Slot, linear: LinearId) -> Slot {
+        self.product(x, linear, Activation::None)
+    }
+
+    fn linear_add(&mut self, residual: Slot, x: Slot, linear: LinearId) -> Slot {
+        let shape = self.arena.shape(residual);
+        let mut data = std::mem::take(&mut self.arena.slots[residual.0].data);
+        let out = RowsMut::strided(&mut data, shape.rows, shape.width, shape.stride);
+        gemm(self.isa, self.arena.rows(x), self.store.linear(linear), out, Output::Add);
+        self.arena.put(residual, data);
+        residual
+    }
+
+    fn attention(&mut self, qkv: Slot, heads: Heads) -> Slot {
+        let SlotShape { rows, tokens, .. } = self.arena.shape(qkv);
+        let shape = AttentionShape { tokens, heads: heads.count, head_dim: heads.width, mask: heads.mask };
+        let (slot, mut data, out) = self.new_slot(rows, shape.width(), tokens);
+        let mut scratch = std::mem::take(&mut self.arena.scratch);
+        let target = RowsMut::strided(&mut data, rows, shape.width(), out.stride);
+        attention(self.isa, &mut self.member, shape, self.arena.rows(qkv), target, &mut scratch);
+        self.arena.scratch = scratch;
+        self.arena.put(slot, data);
+        slot
+    }
+
+    fn pool(&mut self, x: Slot, pooling: Pooling) -> Slot {
+        let SlotShape { width, tokens, .. } = self.arena.shape(x);
+        let sequences = if self.member.rank() == 0 { self.input.sequences } else { 0 };
+        let (slot, mut data, shape) = self.new_slot(sequences, width, 1);
+        let input = self.input;
+        let one = |sequence: usize, rows: Rows, out: &mut [f32]| match pooling {
+            Pooling::MeanFrom(first) => mean(rows.rows(first, rows.count - first), out),
+            Pooling::At(position) => out.copy_from_slice(rows.row(position)),
+            Pooling::Marked => out.copy_from_slice(rows.row(input.marks[sequence])),
+        };
+        if self.member.size() == 1 {
+            for sequence in 0..sequences {
+                let rows = self.arena.rows(x).rows(sequence * tokens, tokens);
+                one(sequence, rows, &mut data[sequence * shape.stride..][..width]);
+            }
+        } else if let Some(rows) = gather(&mut self.member, tokens, self.arena.rows(x)) {
+            one(0, rows, &mut data[..width]);
+        }
+        self.arena.put(slot, data);
+        slot
+    }
+
+    fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Exec, Slot) -> Slot) -> Slot {
+        let mark = self.arena.live;
+        let out = body(self, x);
+        assert_eq!(out, x, "a block of this executor works in place");
+        self.arena.live = mark;
+        out
+    }
+
+    fn tap(&mut self, tap: Tap, x: Slot) {
+        let Some(sink) = self.taps else { return };
+        let shape = self.arena.shape(x);
+        if shape.rows == 0 {
+            return;
+        }
+        let part = if shape.tokens == 1 { 0..1 } else { self.part(shape.tokens) };
+        for sequence in 0..self.input.sequences {
+            sink(tap, sequence, part.clone(), self.arena.rows(x).rows(sequence * part.len(), part.len()));
+        }
+    }
+}
+
+impl CpuExec<'_> {
+    /// act(x W + b) into a new slot.
+    fn product(&mut self, x: Slot, linear: LinearId, activation: Activation) -> Slot {
+        let SlotShape { rows, tokens, .. } = self.arena.shape(x);
+        let linear = self.store.linear(linear);
+        let (slot, mut data, shape) = self.new_slot(rows, linear.weights.n(), tokens);
+        let out = RowsMut::strided(&mut data, rows, shape.width, shape.stride);
+        gemm(self.isa, self.arena.rows(x), linear, out, Output::Store(activation));
+        self.arena.put(slot, data);
+        slot
+    }
+}

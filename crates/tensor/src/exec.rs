@@ -1,0 +1,96 @@
+//! The executor interface: some fifteen fused units, from which every tower is wired.
+
+use crate::{LinearId, NormId, TableId};
+use openvision_kernels::act::Activation;
+use openvision_kernels::attention::Mask;
+use openvision_kernels::patch::PatchGrid;
+
+/// A value of an executor: a small copyable handle. The data stay where the executor has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub usize);
+
+/// The head structure of an attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Number of heads.
+    pub count: usize,
+    /// Width of one.
+    pub width: usize,
+    /// Which keys a query sees.
+    pub mask: Mask,
+}
+
+/// The first step of an image tower: convolution, class token, positions.
+#[derive(Clone, Copy, Debug)]
+pub struct Patches {
+    /// How the picture is cut.
+    pub grid: PatchGrid,
+    /// Patch convolution as a linear map 3P² → D.
+    pub convolution: LinearId,
+    /// Class token, [1, D], put before the patches.
+    pub class: Option<TableId>,
+    /// Positions, [class + patches, D].
+    pub positions: TableId,
+}
+
+/// The first step of a text tower: token and position embeddings.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens {
+    /// Token embeddings, [vocabulary, D].
+    pub table: TableId,
+    /// Positions, [context, D].
+    pub positions: TableId,
+    /// Tokens of a sequence; at most the context.
+    pub length: usize,
+}
+
+/// How the tokens of a sequence become one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Mean of tokens from this index on (1 leaves the class token out).
+    MeanFrom(usize),
+    /// One position.
+    At(usize),
+    /// The position that the input names for each sequence, e.g. that of the end token.
+    Marked,
+}
+
+/// A value that an observer may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tap {
+    /// After embedding (and the first norm, where there is one), before block 0.
+    Embedded,
+    /// Output of block i, [tokens, D].
+    Block(usize),
+    /// All tokens after the final norm.
+    FinalNorm,
+    /// The pooled row, normed, before the projection.
+    Pooled,
+}
+
+/// Operations of a tower. Rows are `[sequences × tokens, D]` unless said otherwise; inputs belong to the executor.
+///
+/// What an operation saves for its backward is the training executor's business and is documented there.
+pub trait Exec {
+    /// Patches of the input pictures, embedded: [pictures × (class + patches), D].
+    fn embed_patches(&mut self, patches: Patches) -> Slot;
+    /// Tokens of the input texts, embedded: [texts × length, D].
+    fn embed_tokens(&mut self, tokens: Tokens) -> Slot;
+    /// Layer norm of every row.
+    fn layer_norm(&mut self, x: Slot, norm: NormId) -> Slot;
+    /// act(LN(x) W + b).
+    fn norm_linear(&mut self, x: Slot, norm: NormId, linear: LinearId, activation: Activation) -> Slot;
+    /// x W + b.
+    fn linear(&mut self, x: Slot, linear: LinearId) -> Slot;
+    /// residual + x W + b. The residual slot may be reused for the result and must not be read afterwards.
+    fn linear_add(&mut self, residual: Slot, x: Slot, linear: LinearId) -> Slot;
+    /// Self-attention within each sequence over fused rows [q | k | v]; gives [same rows, D].
+    fn attention(&mut self, qkv: Slot, heads: Heads) -> Slot;
+    /// One row a sequence: [sequences, D].
+    fn pool(&mut self, x: Slot, pooling: Pooling) -> Slot;
+    /// Runs a block: temporaries end with it, and a training executor may keep only `x` and run it again later.
+    /// The result is a new slot, or `x` itself reused.
+    fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Exec, Slot) -> Slot) -> Slot;
+    /// Shows a value to an observer, if there is one.
+    fn tap(&mut self, tap: Tap, x: Slot);
+}

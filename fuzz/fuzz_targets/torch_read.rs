@@ -1,0 +1,19 @@
+//! Torch files: zip directory, pickle machine, strided reads. Seeds: testdata/goldens/formats, testdata/corrupt/models.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use openvision_io::weights::Checkpoint;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(checkpoint) = Checkpoint::from_bytes(data.to_vec()) else { return };
+    for info in checkpoint.tensors() {
+        // An expanded tensor may have 2^24 elements: legal, and only slow.
+        if info.elements() > 1 << 16 {
+            continue;
+        }
+        let bytes = checkpoint.read_bytes(&info.name).expect("an opened tensor is inside its file");
+        assert_eq!(bytes.len(), info.bytes());
+        let mut values = vec![0.0; info.elements()];
+        checkpoint.read_f32(&info.name, &mut values).expect("an opened tensor is inside its file");
+    }
+});
