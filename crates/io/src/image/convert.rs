@@ -20,7 +20,7 @@ impl Picture {
                 spread::<1>(&self.data, |[index]| colors[usize::from(index)])
             }
             Mode::La => spread::<2>(&self.data, |[v, _]| [v; 3]),
-            Mode::I16 => spread::<2>(&self.data, |v| [u16::from_le_bytes(v).min(255) as u8; 3]),
+            Mode::I16 => spread::<2>(&self.data, |v| [clip_16(v); 3]),
             Mode::Rgba => shrink(self.data, |[r, g, b, _]| [r, g, b]),
             Mode::Cmyk => shrink(self.data, cmyk_to_rgb),
             Mode::F => shrink(self.data, |v| [clip_float(f32::from_le_bytes(v)); 3]),
@@ -44,10 +44,13 @@ impl Picture {
                 })
             }
             (Mode::L | Mode::One, &Some(Transparency::Gray(key))) => {
-                spread::<1>(&self.data, |[v]| [if u16::from(v) == key { 255 } else { v }; 3])
+                spread::<1>(&self.data, |[v]| [if v == key { 255 } else { v }; 3])
+            }
+            (Mode::I16, &Some(Transparency::Gray(key))) => {
+                spread::<2>(&self.data, |v| [if clip_16(v) == key { 255 } else { clip_16(v) }; 3])
             }
             (Mode::Rgb, &Some(Transparency::Rgb(key))) => {
-                spread::<3>(&self.data, |color| if color.map(u16::from) == key { [255; 3] } else { color })
+                spread::<3>(&self.data, |color| if color == key { [255; 3] } else { color })
             }
             _ => return self.to_rgb(),
         };
@@ -68,6 +71,7 @@ impl Picture {
         if self.mode == Mode::I16 {
             self.data = self.data.chunks_exact(2).map(|pair| pair[1]).collect();
             self.mode = Mode::L;
+            self.transparency = None; // its key was for 16 bits
         }
         self
     }
@@ -141,6 +145,10 @@ fn cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
         let product = i32::from(ink) * light + 128;
         (light - (((product >> 8) + product) >> 8)).clamp(0, 255) as u8
     })
+}
+
+fn clip_16(value: [u8; 2]) -> u8 {
+    u16::from_le_bytes(value).min(255) as u8
 }
 
 /// `f2l` of Pillow's Convert.c: clip, then cut off the fraction.

@@ -37,7 +37,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
     let (mode, palette) =
         if is_gray_ramp(palette) { (Mode::L, None) } else { (Mode::P, Some(palette_from(palette, 3, [0, 1, 2]))) };
     let transparency = frame.transparent.map(|index| match mode {
-        Mode::L => Transparency::Gray(index.into()),
+        Mode::L => Transparency::Gray(index),
         _ => {
             let mut alphas = [255; 256];
             alphas[usize::from(index)] = 0;

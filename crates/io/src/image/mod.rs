@@ -130,9 +130,9 @@ pub enum Transparency {
     /// Alpha of each palette entry.
     Palette(Box<[u8; 256]>),
     /// This gray is transparent.
-    Gray(u16),
+    Gray(u8),
     /// This color is transparent.
-    Rgb([u16; 3]),
+    Rgb([u8; 3]),
 }
 
 impl Transparency {

@@ -2,7 +2,7 @@
 //! 16-bit samples keep their high byte. Gamma, profiles and transparency keys are ignored, as the peers do.
 
 use super::{Format, ImageError, Limits, Mode, Palette, Picture, Transparency, exif, palette_from, unpack_bits};
-use ::png::{BitDepth, ColorType, Decoder, DecodingError, InterlaceInfo, Limits as PngLimits, Transformations};
+use ::png::{BitDepth, ColorType, Decoder, DecodingError, Limits as PngLimits, Reader, Transformations};
 use std::io::Cursor;
 
 /// Memory of the decoder itself: a row, its filter buffer, small chunks.
@@ -26,51 +26,50 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
     let info = reader.info();
     let palette = palette_of(mode, info.palette.as_deref())?;
     let transparency = info.trns.as_deref().and_then(|trns| transparency_of(mode, trns));
-    let mut data = vec![0; width * height * mode.bytes_per_pixel()];
-    let row_bytes = width * mode.bytes_per_pixel();
-    let mut row_out = vec![0; row_bytes];
-    let (mut pass, mut row_in_pass, mut plain_row) = (0, 0, 0);
-    while let Some(row) = reader.next_interlaced_row().map_err(error)? {
-        match row.interlace() {
-            InterlaceInfo::Null(_) => {
-                let out = data.chunks_exact_mut(row_bytes).nth(plain_row);
-                convert_row(row.data(), color, depth, out.unwrap_or_default());
-                plain_row += 1;
+    let passes = if info.interlaced { PASSES.as_slice() } else { &[[0, 0, 1, 1]] };
+    let size = mode.bytes_per_pixel();
+    let mut data = vec![0; width * height * size];
+    let mut pixels = vec![0; width * size];
+    for &pass in passes {
+        let [x0, y0, dx, dy] = pass;
+        let pixels = &mut pixels[..columns(width, pass) * size];
+        if pixels.is_empty() {
+            continue;
+        }
+        for target in data.chunks_exact_mut(width * size).skip(y0).step_by(dy) {
+            let row = reader.next_row().map_err(error)?;
+            let row = row.ok_or_else(|| ImageError::corrupt(Format::Png, "fewer rows than its header declares"))?;
+            if dx == 1 {
+                convert_row(row.data(), color, depth, target);
+                continue;
             }
-            InterlaceInfo::Adam7(_) => {
-                // The crate does not tell pass and line; they follow from the order of rows.
-                while columns(width, PASSES[pass]) == 0 || row_in_pass == rows(height, PASSES[pass]) {
-                    (pass, row_in_pass) = (pass + 1, 0);
-                }
-                let [x0, y0, dx, dy] = PASSES[pass];
-                let size = mode.bytes_per_pixel();
-                let count = columns(width, PASSES[pass]);
-                convert_row(row.data(), color, depth, &mut row_out[..count * size]);
-                let target = &mut data[(y0 + row_in_pass * dy) * row_bytes..][..row_bytes];
-                for (index, pixel) in row_out[..count * size].chunks_exact(size).enumerate() {
-                    target[(x0 + index * dx) * size..][..size].copy_from_slice(pixel);
-                }
-                row_in_pass += 1;
+            convert_row(row.data(), color, depth, pixels);
+            for (pixel, target) in pixels.chunks_exact(size).zip(target.chunks_exact_mut(size).skip(x0).step_by(dx)) {
+                target.copy_from_slice(pixel);
             }
         }
     }
-    // A chunk behind the pixels may be missing or broken; only EXIF is wanted from there.
-    let orientation = match reader.info().exif_metadata.as_deref() {
-        Some(exif_data) => exif::orientation(exif_data),
-        None => {
-            let _ = reader.finish();
-            reader.info().exif_metadata.as_deref().map_or(1, exif::orientation)
-        }
-    };
+    finish(&mut reader)?;
+    let orientation = reader.info().exif_metadata.as_deref().map_or(1, exif::orientation);
     Ok(Picture { width, height, mode, data, palette, transparency, orientation, format: Format::Png })
+}
+
+/// Checks what follows the last row, and reads EXIF from there. That the file ends early is no harm: all pixels came.
+fn finish(reader: &mut Reader<Cursor<&[u8]>>) -> Result<(), ImageError> {
+    let is_end = |error: &DecodingError| matches!(error, DecodingError::IoError(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof);
+    match reader.next_row() {
+        Err(cause) if !is_end(&cause) => return Err(error(cause)),
+        Err(_) => return Ok(()),
+        Ok(_) => {}
+    }
+    if reader.info().exif_metadata.is_none() {
+        let _ = reader.finish(); // only EXIF is wanted from here
+    }
+    Ok(())
 }
 
 fn columns(width: usize, [x0, _, dx, _]: [usize; 4]) -> usize {
     width.saturating_sub(x0).div_ceil(dx)
-}
-
-fn rows(height: usize, [_, y0, _, dy]: [usize; 4]) -> usize {
-    height.saturating_sub(y0).div_ceil(dy)
 }
 
 fn mode_of(color: ColorType, depth: BitDepth) -> Mode {
@@ -94,13 +93,15 @@ fn palette_of(mode: Mode, palette: Option<&[u8]>) -> Result<Option<Palette>, Ima
     }
 }
 
-/// The tRNS chunk. Its gray key stays unscaled when samples of 2 or 4 bits are scaled, as in Pillow.
+/// The tRNS chunk. As in Pillow only the low byte of a key counts, and the gray key of 2 or 4-bit samples stays as it is
+/// while they are scaled.
 fn transparency_of(mode: Mode, trns: &[u8]) -> Option<Transparency> {
-    let keys: Vec<u16> = trns.as_chunks::<2>().0.iter().map(|key| u16::from_be_bytes(*key)).collect();
-    match (mode, keys.as_slice()) {
+    // The crate gives keys of one byte, but of two for 16-bit samples.
+    match (mode, trns) {
         (Mode::P, _) => Some(Transparency::palette(trns)),
-        (Mode::L | Mode::One, &[key]) => Some(Transparency::Gray(key)),
-        (Mode::Rgb, &[red, green, blue]) => Some(Transparency::Rgb([red, green, blue])),
+        (Mode::One, &[key]) => Some(Transparency::Gray(if key == 0 { 0 } else { 255 })),
+        (Mode::L, &[key]) | (Mode::I16, &[_, key]) => Some(Transparency::Gray(key)),
+        (Mode::Rgb, &[red, green, blue] | &[_, red, _, green, _, blue]) => Some(Transparency::Rgb([red, green, blue])),
         _ => None,
     }
 }
