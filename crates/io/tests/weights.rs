@@ -198,6 +198,31 @@ fn many_threads_read_one_checkpoint() {
     });
 }
 
+#[test]
+fn a_file_cut_while_open_is_an_error() {
+    let temp = TempFolder::new("cut");
+    let path = temp.0.join("m.safetensors");
+    fs::copy(testdata("goldens/formats/expected.safetensors"), &path).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(700).unwrap();
+    for name in ["v.transposed", "f.bool"] {
+        let info = checkpoint.get(name).unwrap();
+        assert!(matches!(checkpoint.read_bytes(name), Err(WeightsError::ShortRead { .. })), "{name}");
+        let mut out = vec![0.0; info.elements()];
+        assert!(matches!(checkpoint.read_f32(name, &mut out), Err(WeightsError::ShortRead { .. })), "{name}");
+    }
+}
+
+#[test]
+fn a_wrong_name_or_buffer_is_named() {
+    let checkpoint = Checkpoint::open(&testdata("goldens/formats/expected.safetensors")).unwrap();
+    let error = checkpoint.read_f32("absent\u{1b}[31m", &mut []).unwrap_err().to_string();
+    assert!(error.contains("no tensor \"absent\\u{1b}[31m\""), "{error}");
+    let error = checkpoint.read_f32("a.weight", &mut [0.0; 5]).unwrap_err().to_string();
+    assert_eq!(error, "tensor \"a.weight\" has 6 elements, the buffer for it 5");
+    assert!(matches!(checkpoint.read_bytes_into("a.weight", &mut [0; 23]), Err(WeightsError::WrongLength { .. })));
+}
+
 // Hostile files
 
 const MARKER: &str = "/tmp/openvision_hostile_pickle_ran";
