@@ -456,6 +456,9 @@ fn large_hostile_files_made_here() {
     let mut bombs = vec![("pt-none-bomb.pt", vec![b'N'; 8 << 20]), ("pt-list-bomb.pt", vec![b']'; 8 << 20])];
     bombs.push(("pt-mark-bomb.pt", vec![b'('; 8 << 20]));
     bombs.push(("pt-dict-bomb.pt", b"}0".repeat(4 << 20)));
+    // A stack that was large once must not make each small tuple large.
+    let large_once = [b"(", &b"N".repeat(900_000)[..], b"1", &b"(t0".repeat(1_100_000)].concat();
+    bombs.push(("pt-capacity-bomb.pt", large_once));
     for (name, code) in &bombs {
         temp.file(name, &zip_archive(&[("a/data.pkl", code)], ZipKind::Plain));
     }
