@@ -149,3 +149,69 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn folder(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("openvision-atomic-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_failed_write_keeps_what_was_there() {
+        let folder = folder("keep");
+        let path = folder.join("a");
+        write_atomic(&path, |file| file.write_all(b"one")).unwrap();
+        let failed = write_atomic(&path, |file| {
+            file.write_all(b"tw")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert!(matches!(failed, Err(WriteError::DiskFull { .. })));
+        let failed = write_atomic(&path, |_| Err(io::ErrorKind::PermissionDenied.into()));
+        assert!(matches!(failed, Err(WriteError::Write { .. })));
+        assert_eq!((names(&folder), fs::read(&path).unwrap()), (vec!["a".to_owned()], b"one".to_vec()));
+        write_atomic(&path, |file| file.write_all(b"two")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_panic_while_writing_leaves_nothing() {
+        let folder = folder("panic");
+        let path = folder.join("a");
+        let result = std::panic::catch_unwind(|| write_atomic(&path, |_| panic!("in the middle")));
+        assert!(result.is_err());
+        assert!(names(&folder).is_empty());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn paths_that_name_no_file_are_refused() {
+        assert!(matches!(write_atomic(Path::new("/"), |_| Ok(())), Err(WriteError::NoFileName { .. })));
+        let absent = std::env::temp_dir().join("openvision-absent-folder/a");
+        assert!(matches!(write_atomic(&absent, |_| Ok(())), Err(WriteError::Create { .. })));
+    }
+
+    #[test]
+    fn two_writers_of_one_name_both_succeed() {
+        let folder = folder("two");
+        let path = folder.join("a");
+        let mut first = AtomicFile::create(&path).unwrap();
+        let mut second = AtomicFile::create(&path).unwrap();
+        first.write_with(|file| file.write_all(b"first")).unwrap();
+        second.write_with(|file| file.write_all(b"second")).unwrap();
+        second.commit().unwrap();
+        first.commit().unwrap();
+        assert_eq!((names(&folder), fs::read(&path).unwrap()), (vec!["a".to_owned()], b"first".to_vec()));
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -198,6 +198,31 @@ fn many_threads_read_one_checkpoint() {
     });
 }
 
+#[test]
+fn a_file_cut_while_open_is_an_error() {
+    let temp = TempFolder::new("cut");
+    let path = temp.0.join("m.safetensors");
+    fs::copy(testdata("goldens/formats/expected.safetensors"), &path).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(700).unwrap();
+    for name in ["v.transposed", "f.bool"] {
+        let info = checkpoint.get(name).unwrap();
+        assert!(matches!(checkpoint.read_bytes(name), Err(WeightsError::ShortRead { .. })), "{name}");
+        let mut out = vec![0.0; info.elements()];
+        assert!(matches!(checkpoint.read_f32(name, &mut out), Err(WeightsError::ShortRead { .. })), "{name}");
+    }
+}
+
+#[test]
+fn a_wrong_name_or_buffer_is_named() {
+    let checkpoint = Checkpoint::open(&testdata("goldens/formats/expected.safetensors")).unwrap();
+    let error = checkpoint.read_f32("absent\u{1b}[31m", &mut []).unwrap_err().to_string();
+    assert!(error.contains("no tensor \"absent\\u{1b}[31m\""), "{error}");
+    let error = checkpoint.read_f32("a.weight", &mut [0.0; 5]).unwrap_err().to_string();
+    assert_eq!(error, "tensor \"a.weight\" has 6 elements, the buffer for it 5");
+    assert!(matches!(checkpoint.read_bytes_into("a.weight", &mut [0; 23]), Err(WeightsError::WrongLength { .. })));
+}
+
 // Hostile files
 
 const MARKER: &str = "/tmp/openvision_hostile_pickle_ran";
@@ -431,6 +456,9 @@ fn large_hostile_files_made_here() {
     let mut bombs = vec![("pt-none-bomb.pt", vec![b'N'; 8 << 20]), ("pt-list-bomb.pt", vec![b']'; 8 << 20])];
     bombs.push(("pt-mark-bomb.pt", vec![b'('; 8 << 20]));
     bombs.push(("pt-dict-bomb.pt", b"}0".repeat(4 << 20)));
+    // A stack that was large once must not make each small tuple large.
+    let large_once = [b"(", &b"N".repeat(900_000)[..], b"1", &b"(t0".repeat(1_100_000)].concat();
+    bombs.push(("pt-capacity-bomb.pt", large_once));
     for (name, code) in &bombs {
         temp.file(name, &zip_archive(&[("a/data.pkl", code)], ZipKind::Plain));
     }
@@ -453,6 +481,72 @@ fn large_hostile_files_made_here() {
     assert_eq!(results.len(), bombs.len());
     for (file, (outcome, milliseconds, message)) in results {
         assert!(outcome == "error" && milliseconds < 2000 && message.contains("TooMany"), "{file}: {message}");
+    }
+}
+
+/// Files as large as the limits allow, built to cost the most. Within 1 GiB too.
+#[test]
+#[ignore = "slow: writes 500 MB; run by hand and by xtask full"]
+fn limits_hold_at_full_size() {
+    let temp = TempFolder::new("full");
+    let header = |count: usize, name: usize| {
+        let entry = |i| format!("\"{i:0name$}\":{{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[{i},{}]}}", i + 1);
+        format!("{{{}}}", (0..count).map(entry).collect::<Vec<_>>().join(","))
+    };
+    temp.file("st-most-tensors.safetensors", &safetensors(&header(250_000, 320), &vec![1; 250_000]));
+    temp.file("st-more-tensors.safetensors", &safetensors(&header(1_000_000, 20), &vec![1; 1_000_000]));
+    let pairs: Vec<String> = (0..6_000_000).map(|i| format!("\"{i}\":\"\"")).collect();
+    temp.file("st-metadata.safetensors", &safetensors(&format!("{{\"__metadata__\":{{{}}}}}", pairs.join(",")), &[]));
+
+    // memo 0 = the function, memo 1 = its arguments: each further tensor costs a few bytes.
+    let one = pickle(&[("x", &[], &[])], 1);
+    let call = &one[b"\x80\x02}(X\x01\0\0\0x".len()..one.len() - 3];
+    let split = b"ctorch._utils\n_rebuild_tensor_v2\n".len();
+    let start = [b"\x80\x02", &call[..split], b"q\x00", &call[split..], b"q\x010"].concat();
+    let zip = |code: Vec<u8>| torch_zip(&code, &[1.0], ZipKind::Plain);
+    temp.file("pt-tensor-bomb.pt", &zip([start.clone(), b"h\x00h\x01R0".repeat(3_000_000)].concat()));
+    let named = |count: usize| {
+        let mut code = [&start[..], b"}("].concat();
+        for i in 0..count {
+            let name = format!("{i:0250}");
+            code.extend([b"X", &250u32.to_le_bytes()[..], name.as_bytes(), b"h\x00h\x01R"].concat());
+        }
+        [&code[..], b"u."].concat()
+    };
+    temp.file("pt-most-tensors.pt", &zip(named(250_000)));
+    temp.file("pt-more-tensors.pt", &zip(named(250_001)));
+    let items = [b"(", &b"N".repeat(900_000)[..], b"l0"].concat();
+    temp.file("pt-items.pt", &zip([b"\x80\x02", &items.repeat(100)[..], b"."].concat()));
+    let text = [b"X", &(1u32 << 20).to_le_bytes()[..], &vec![b'a'; 1 << 20], b"0"].concat();
+    temp.file("pt-text.pt", &zip([b"\x80\x02", &text.repeat(129)[..], b"."].concat()));
+    // One long text as the name of everything: 4 GB of names if copied.
+    let key = [b"X", &4000u32.to_le_bytes()[..], &[b'n'; 4000], b"q\x02"].concat();
+    let pairs = [&key[..], b"0}(", &b"h\x02h\x00h\x01R".repeat(200_000), b"u."].concat();
+    temp.file("pt-one-name.pt", &zip([start, pairs].concat()));
+    let names: Vec<String> = (0..1_000_000).map(|i| format!("{i}")).collect();
+    let members: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+    temp.file("pt-members.pt", &zip_archive(&members, ZipKind::Zip64));
+
+    let expected = [
+        ("st-most-tensors.safetensors", "250000 tensors"),
+        ("st-more-tensors.safetensors", "more than 250000 tensors"),
+        ("st-metadata.safetensors", "more than 250000 entries"),
+        ("pt-tensor-bomb.pt", "more than 1000000 containers"),
+        ("pt-most-tensors.pt", "250000 tensors"),
+        ("pt-more-tensors.pt", "TooManyTensors"),
+        ("pt-items.pt", "more than 8000000 items"),
+        ("pt-text.pt", "TooLong"),
+        ("pt-one-name.pt", "TooManyTensors"),
+        ("pt-members.pt", "NoPickle"),
+    ];
+    let line =
+        |(file, _): &(&str, &str)| format!("{{\"file\":\"{file}\",\"kind\":\"safetensors\",\"expect\":\"either\"}}\n");
+    fs::write(temp.0.join("verdicts.jsonl"), expected.iter().map(line).collect::<String>()).unwrap();
+    let results = run_child(&temp.0);
+    for (file, reason) in expected {
+        let (_, milliseconds, message) = &results[file];
+        println!("{file}: {milliseconds} ms");
+        assert!(message.contains(reason) && *milliseconds < 10_000, "{file}: {milliseconds} ms, {message}");
     }
 }
 

@@ -262,7 +262,12 @@ impl Machine<'_> {
     /// The values above the last mark.
     fn pop_mark(&mut self) -> Step<Vec<Value>> {
         let at = self.marks.pop().filter(|at| *at <= self.stack.len()).ok_or_else(|| self.underflow())?;
-        Ok(self.stack.split_off(at))
+        Ok(self.take_from(at))
+    }
+
+    /// The values from `at` on. Not `split_off`: at 0 that hands over the stack's whole capacity with them.
+    fn take_from(&mut self, at: usize) -> Vec<Value> {
+        self.stack.drain(at..).collect()
     }
 
     // Numbers and texts
@@ -310,8 +315,12 @@ impl Machine<'_> {
         if matches!(opcode, b'B' | b'C' | 0x8e) {
             return self.push(Value::Opaque);
         }
-        self.input.text(span)?;
-        self.push(Value::Text(span))
+        match self.input.text(span) {
+            Ok(_) => self.push(Value::Text(span)),
+            // Python 2 wrote bytes as texts.
+            Err(_) if matches!(opcode, b'U' | b'T') => self.push(Value::Opaque),
+            Err(error) => Err(error),
+        }
     }
 
     /// Protocol 0 texts and numbers: torch never writes them. They are read so that a hostile file gets as far as the
@@ -366,7 +375,7 @@ impl Machine<'_> {
         self.count_items(count)?;
         let floor = self.marks.last().copied().unwrap_or(0);
         let at = self.stack.len().checked_sub(count).filter(|at| *at > floor).ok_or_else(|| self.underflow())?;
-        let items = self.stack.split_off(at);
+        let items = self.take_from(at);
         match self.top_node() {
             Some(Node::List(list)) => {
                 list.extend(items);
@@ -388,7 +397,7 @@ impl Machine<'_> {
         self.count_items(count)?;
         let floor = self.marks.last().copied().unwrap_or(0);
         let at = self.stack.len().checked_sub(count).filter(|at| *at > floor).ok_or_else(|| self.underflow())?;
-        let items = self.stack.split_off(at);
+        let items = self.take_from(at);
         let pairs = self.pairs(&items)?;
         match self.top_node() {
             Some(Node::Dict(dict)) => {
