@@ -15,6 +15,7 @@ mod ftfy_tables;
 mod html;
 mod mojibake;
 mod openvision;
+pub mod prompts;
 mod unicode;
 mod unicode_tables;
 mod wordpiece;
