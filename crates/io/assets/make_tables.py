@@ -14,7 +14,8 @@ import regex
 import tokenizers
 from ftfy import badness, chardata
 from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import BertPreTokenizer, Split
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOKEN = os.path.join(HERE, "..", "src", "token")
@@ -57,12 +58,15 @@ def unicode_tables():
     marks, clean, cjk = bert(strip_accents=True), bert(clean_text=True), bert(handle_chinese_chars=True)
     split = BertPreTokenizer().pre_tokenize_str
     prop = lambda p: [o for o in POINTS if regex.match(p, chr(o))]
+    word = Split(Regex(r"[\p{L}]+|[\p{N}]"), behavior="isolated").pre_tokenize_str
     parts = [
         "//! Unicode sets that the tokenizers ask about, as sorted inclusive ranges. Written by assets/make_tables.py from the\n"
         "//! peers' own answers; not edited by hand.\n// tidy: table\n",
         f"// tokenizers {tokenizers.__version__}, regex {regex.__version__}\n",
         range_table("LETTER", r"`\p{L}` of the Python `regex` module, which open_clip's CLIP pattern uses.", prop(r"\p{L}")),
         range_table("NUMBER", r"`\p{N}` of the Python `regex` module.", prop(r"\p{N}")),
+        range_table("NEW_LETTER_OR_NUMBER", "Letters and numbers of newer Unicode that Hugging Face's CLIP pattern does not know.",
+                    [o for o in prop(r"[\p{L}\p{N}]") if len(word("!" + chr(o) + "!")) != 3]),
         range_table("PUNCTUATION", r"`\p{P}`, with the 32 ASCII signs that TensorFlow Text adds.",
                     [o for o in POINTS if regex.match(r"[\p{P}!-/:-@\[-`{-~]", chr(o))]),
         range_table("NONSPACING_MARK", r"`\p{Mn}`.", prop(r"\p{Mn}")),

@@ -1,10 +1,11 @@
 //! Tokenizers against their peers: 523 texts, ids and cleaned texts compared exactly (testdata/goldens/tokens).
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use openvision_io::token::{
-    BertTokenizer, Clean, ClipPadding, ClipTokenizer, OpenVisionTokenizer, OpenVisionVariant, Separator, Tokenizer,
+    BertTokenizer, Clean, ClipPadding, ClipTokenizer, OpenVisionTokenizer, OpenVisionVariant, Separator, TextLayout,
+    TextRecipe, Tokenizer, built_in, from_folder, inspect_file,
 };
 use serde_json::Value;
 
@@ -124,4 +125,227 @@ fn hugging_face_clip() {
         differ("count", row.len(), line["n"].as_u64().unwrap() as usize)
             .or_else(|| differ("pieces", &row[..row.len().min(210)], &ids(line, "ids")[..]))
     });
+}
+
+const ALL_LAYOUTS: [TextLayout; 9] = [
+    TextLayout::OpenVision(OpenVisionVariant::Torch),
+    TextLayout::OpenVision(OpenVisionVariant::Jax),
+    TextLayout::Bert(Clean::Whitespace, Separator::Strip),
+    TextLayout::Bert(Clean::None, Separator::Keep),
+    TextLayout::OpenClip(Clean::None),
+    TextLayout::OpenClip(Clean::Lower),
+    TextLayout::OpenClip(Clean::Whitespace),
+    TextLayout::OpenClip(Clean::Canonicalize),
+    TextLayout::HuggingFaceClip,
+];
+
+/// A linear congruential generator: the texts are the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) % u64::from(limit)) as u32
+    }
+
+    /// Any characters, with many of those that cleaning looks at.
+    fn text(&mut self) -> String {
+        const LIKELY: &str =
+            "ÃÂâ€™œš¢\u{a0}\u{ad}©×²ØÙ√‚Ä│вЂ\u{85}\u{9d}\u{fffd}\u{1a}&;#x<|[CLS]'sſ_ \n\r\u{1b}\u{301}\u{345}";
+        let likely: Vec<char> = LIKELY.chars().collect();
+        let length = self.below(40);
+        let character = |random: &mut Self| match random.below(4) {
+            0 => char::from_u32(random.below(0x80)).unwrap(),
+            1 => likely[random.below(likely.len() as u32) as usize],
+            2 => char::from_u32(random.below(0x3000)).unwrap(),
+            _ => char::from_u32(random.below(0x110000)).unwrap_or('\u{e000}'),
+        };
+        (0..length).map(|_| character(self)).collect()
+    }
+}
+
+#[test]
+fn any_text_gives_a_full_row_of_known_ids() {
+    for context_length in [4, 77, 80] {
+        for layout in ALL_LAYOUTS {
+            let tokenizer = built_in(&TextRecipe { layout, context_length }).unwrap();
+            let mut random = Random(7);
+            for _ in 0..400 {
+                let text = random.text();
+                let encoded = tokenizer.encode(&text);
+                assert_eq!(encoded.ids.len(), context_length, "{layout:?} {text:?}");
+                assert!(encoded.used <= context_length);
+                assert!(
+                    encoded.ids.iter().all(|&id| (id as usize) < tokenizer.vocabulary_size()),
+                    "{layout:?} {text:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn huge_texts_end_soon() {
+    let start = std::time::Instant::now();
+    for layout in ALL_LAYOUTS {
+        let tokenizer = built_in(&TextRecipe { layout, context_length: 80 }).unwrap();
+        for text in [
+            "&amp;".to_owned() + &"amp;".repeat(1 << 18),
+            "Ã".repeat(1 << 20),
+            "a".repeat(1 << 20),
+            "\u{301}é".repeat(1 << 19),
+        ] {
+            assert_eq!(tokenizer.encode(&text).ids.len(), 80);
+        }
+    }
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+}
+
+/// Fingerprints are written into files, so they must not change by accident. A change here must be one of ids.
+#[test]
+fn fingerprints_are_distinct_and_stable() {
+    let names = ALL_LAYOUTS.map(|layout| built_in(&TextRecipe { layout, context_length: 80 }).unwrap().fingerprint());
+    assert_eq!(names, FINGERPRINTS);
+}
+
+const FINGERPRINTS: [&str; 9] = [
+    "openvision-torch-80-b7edc0e8286a6e92",
+    "openvision-jax-80-8a91776c2103ee17",
+    "bert-nosep-whitespace-80-b8942badb774803a",
+    "bert-sep-none-80-7a75907094721f42",
+    "clip-openclip-none-80-90f0a95ad76a7257",
+    "clip-openclip-lower-80-a8ed6a6afc0524fe",
+    "clip-openclip-whitespace-80-4c302fcbfaba7e0c",
+    "clip-openclip-canonicalize-80-bb6fb37abe63a8f1",
+    "clip-huggingface-80-bfe5f2ab27107a15",
+];
+
+fn temporary(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tokens-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[test]
+fn a_folder_without_tokenizer_files_has_none() {
+    let folder = temporary("empty");
+    for layout in ALL_LAYOUTS {
+        assert!(from_folder(&folder, &TextRecipe { layout, context_length: 80 }).unwrap().is_none());
+    }
+}
+
+/// A CLIP vocabulary of 512 letters, two merges and two special tokens, as vocab.json and merges.txt and as tokenizer.json.
+#[test]
+fn hugging_face_clip_folders() {
+    let own = |byte: &u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let others = (0..256u32).filter(|byte| !own(byte)).count() as u32;
+    let letters: Vec<char> =
+        (0..256).filter(own).chain(256..256 + others).map(|point| char::from_u32(point).unwrap()).collect();
+    let mut vocabulary = serde_json::Map::new();
+    for (id, letter) in letters.iter().enumerate() {
+        vocabulary.insert(letter.to_string(), id.into());
+        vocabulary.insert(format!("{letter}</w>"), (id + 256).into());
+    }
+    for (piece, id) in [("ca", 512), ("cat</w>", 513), ("<|startoftext|>", 514), ("<|endoftext|>", 515)] {
+        vocabulary.insert(piece.into(), id.into());
+    }
+    let folder = temporary("clip");
+    std::fs::write(folder.join("vocab.json"), serde_json::to_string(&vocabulary).unwrap()).unwrap();
+    std::fs::write(folder.join("merges.txt"), "#version: 0.2\nc a\nca t</w>\n").unwrap();
+    let recipe = TextRecipe { layout: TextLayout::HuggingFaceClip, context_length: 6 };
+    let expected = [514, 513, u32::from(b'!' - 33) + 256, 515, 515, 515];
+    assert_eq!(from_folder(&folder, &recipe).unwrap().unwrap().encode("Cat !").ids, expected);
+
+    std::fs::write(folder.join("tokenizer_config.json"), r#"{"pad_token": {"content": "!"}}"#).unwrap();
+    let padded = from_folder(&folder, &recipe).unwrap().unwrap().encode("Cat !").ids;
+    assert_eq!(padded, [514, 513, 256, 515, 0, 0]);
+
+    for merges in [serde_json::json!(["c a", "ca t</w>"]), serde_json::json!([["c", "a"], ["ca", "t</w>"]])] {
+        let folder = temporary("clip-json");
+        let file = serde_json::json!({"added_tokens": [{"id": 515, "content": "<|endoftext|>"}],
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex":
+                "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"}}, {"type": "ByteLevel"}]},
+            "model": {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": vocabulary, "merges": merges}});
+        std::fs::write(folder.join("tokenizer.json"), file.to_string()).unwrap();
+        assert_eq!(from_folder(&folder, &recipe).unwrap().unwrap().encode("Cat !").ids, expected);
+    }
+}
+
+#[test]
+fn broken_files_are_named_errors() {
+    let folder = temporary("broken");
+    for (name, contents, error) in [
+        ("vocab.txt", &b""[..], "is empty"),
+        ("vocab.txt", b"a\nb\n", "lacks \"[UNK]\""),
+        ("vocab.txt", b"a\n\xff", "not UTF-8 text from byte 2"),
+        ("bpe.txt", b"#version\na b\na b c\n", "line 3 is not a merge"),
+        ("bpe.txt", b"#version\nab c\n", "line 2 is not a merge"),
+        ("bpe.txt", b"#version\n", "is empty"),
+        ("bpe.txt.gz", b"\x1f\x8b\x08\0", "cannot read"),
+        ("vocab.json", b"{\"a\":0}", "merges.txt: cannot read"),
+        ("tokenizer.json", b"[]", "invalid type"),
+        ("tokenizer.json", br#"{"model":{"type":"WordPiece","vocab":{"[UNK]":1.5}}}"#, "1.5 is not an id"),
+        ("tokenizer.json", br#"{"model":{"type":"WordPiece","vocab":[]}}"#, "model.vocab"),
+        ("tokenizer.json", br#"{"model":{"type":"Unigram","vocab":[]}}"#, "\"Unigram\""),
+        (
+            "tokenizer.json",
+            br#"{"normalizer":{"type":"BertNormalizer","lowercase":false},"model":{"type":"WordPiece","vocab":{"[UNK]":0}}}"#,
+            "cased",
+        ),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, contents).unwrap();
+        let message = inspect_file(&path).unwrap_err().to_string();
+        assert!(message.contains(error), "{name}: {message}");
+    }
+}
+
+/// The folder of shared data, if this checkout has it.
+fn shared() -> Option<PathBuf> {
+    let folder = std::env::var_os("OPENVISION_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    println!("skipped: shared/ is not here");
+    None
+}
+
+#[test]
+fn hostile_tokenizer_files() {
+    let Some(shared) = shared() else { return };
+    let folder = shared.join("data/hostile-models");
+    let verdicts = std::fs::read_to_string(folder.join("verdicts.jsonl")).unwrap();
+    let rows = verdicts.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut seen = 0;
+    for row in rows.filter(|row| row["kind"] == "tokenizer") {
+        let start = std::time::Instant::now();
+        let result = inspect_file(&folder.join(row["file"].as_str().unwrap()));
+        println!("{}: {:?}", row["file"], result.as_ref().map_err(|e| e.to_string()));
+        match row["expect"].as_str().unwrap() {
+            "load" => assert!(result.is_ok(), "{row}"),
+            "error" => assert!(result.is_err(), "{row}"),
+            _ => {}
+        }
+        assert!(start.elapsed().as_secs() < 2, "{row}");
+        seen += 1;
+    }
+    assert_eq!(seen, 19);
+}
+
+/// Files of the data folder give the same tokenizers as the built-in vocabularies.
+#[test]
+fn files_equal_the_built_in_vocabularies() {
+    let Some(shared) = shared() else { return };
+    let folder = shared.join("data/vocab");
+    let clip = folder.join("bpe_simple_vocab_16e6.txt.gz");
+    let read = ClipTokenizer::new(Some(&clip), Clean::Lower, 77, ClipPadding::Zero).unwrap();
+    let built = ClipTokenizer::new(None, Clean::Lower, 77, ClipPadding::Zero).unwrap();
+    assert_eq!(read.fingerprint(), built.fingerprint());
+    for (file, same) in [("openvision-vocab.txt", true), ("bert-base-uncased-vocab.txt", false)] {
+        let variant = OpenVisionVariant::Torch;
+        let read = OpenVisionTokenizer::new(Some(&folder.join(file)), variant, 80).unwrap();
+        let built = OpenVisionTokenizer::new(None, variant, 80).unwrap();
+        assert_eq!(read.fingerprint() == built.fingerprint(), same);
+        assert_eq!(read.encode("a photo of a cat"), built.encode("a photo of a cat"));
+    }
 }

@@ -13,7 +13,7 @@ pub(super) static BERT_VOCABULARY: &[u8] = include_bytes!("../../assets/bert-voc
 pub(super) static CLIP_MERGES: &[u8] = include_bytes!("../../assets/clip-merges.bin.z");
 
 /// No tokenizer file is read past this size: the largest in use, Gemma's tokenizer.json, has 34 MB.
-const LARGEST_FILE: u64 = 64 << 20;
+const LARGEST_FILE: u64 = 40 << 20;
 /// No compressed tokenizer file inflates past this size: OpenAI's own merges inflate to 3.1 MB.
 const LARGEST_INFLATED: u64 = 16 << 20;
 

@@ -113,7 +113,14 @@ impl BytePairs {
         let size = ids.values().max().map_or(0, |&id| id as usize + 1);
         let specials =
             ids.iter().filter(|(piece, _)| piece.starts_with('<') && piece.ends_with('>') && piece.len() > 4);
-        let specials = specials.map(|(piece, &id)| (piece.clone(), id)).collect();
+        let mut specials: HashMap<String, u32> = specials.map(|(piece, &id)| (piece.clone(), id)).collect();
+        // The peers spell the two special tokens differently; either spelling serves both.
+        for (one, other) in [("<|startoftext|>", "<start_of_text>"), ("<|endoftext|>", "<end_of_text>")] {
+            if let Some(&id) = specials.get(one).or_else(|| specials.get(other)) {
+                specials.insert(one.to_owned(), id);
+                specials.insert(other.to_owned(), id);
+            }
+        }
         Ok(Self { bytes, last_bytes, merges: table, specials, size, digest: digest.finish() })
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use unicode_normalization::UnicodeNormalization;
 
 use super::bpe::BytePairs;
-use super::unicode::{is_letter, is_number};
+use super::unicode::{is_letter, is_number, is_unknown_to_hugging_face};
 use super::{Clean, Encoded, Fnv, TokenError, Tokenizer, bounded};
 
 /// What fills the row after the end token. Under a causal mask the pooled vector does not depend on it.
@@ -145,32 +145,52 @@ impl ClipTokenizer {
     fn push_words(&self, text: &str, specials: &[&str], out: &mut Vec<u32>) {
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
-            let beginning = |words: &[&str]| words.iter().find_map(|word| length_ignoring_case(rest, word));
-            let length = if self.skips(first) {
+            let kind = self.kind(first);
+            if kind == Kind::Space {
                 rest = &rest[first.len_utf8()..];
                 continue;
-            } else if let Some(length) = beginning(specials) {
-                // Only the exact spelling is the special id; another case is a word like any other.
-                if let Some(id) =
-                    specials.contains(&&rest[..length]).then(|| self.pairs.special(&rest[..length])).flatten()
-                {
-                    out.push(id);
-                    rest = &rest[length..];
-                    continue;
-                }
-                length
-            } else if let Some(length) = beginning(&CONTRACTIONS) {
-                length
-            } else if is_letter(first) {
-                run_length(rest, is_letter)
-            } else if is_number(first) {
-                first.len_utf8()
-            } else {
-                run_length(rest, |c| !self.skips(c) && !is_letter(c) && !is_number(c))
-            };
-            self.pairs.split_word(&rest.as_bytes()[..length], out);
+            }
+            let beginning = |words: &[&str]| words.iter().find_map(|word| self.length_of(word, rest));
+            let length = beginning(specials).or_else(|| beginning(&CONTRACTIONS)).unwrap_or_else(|| match kind {
+                Kind::Number => first.len_utf8(),
+                kind => rest.find(|c| self.kind(c) != kind).unwrap_or(rest.len()),
+            });
+            let word = &rest[..length];
+            // Only the exact spelling is the special id; another case is a word like any other.
+            match self.pairs.special(word).filter(|_| specials.contains(&word)) {
+                Some(id) => out.push(id),
+                None => self.pairs.split_word(word.as_bytes(), out),
+            }
             rest = &rest[length..];
         }
+    }
+
+    fn kind(&self, c: char) -> Kind {
+        let is_new = self.rules == ClipRules::HuggingFace && is_unknown_to_hugging_face(c);
+        match c {
+            c if self.skips(c) => Kind::Space,
+            c if is_letter(c) && !is_new => Kind::Letter,
+            c if is_number(c) && !is_new => Kind::Number,
+            _ => Kind::Other,
+        }
+    }
+
+    /// Bytes of `word` (lower case ASCII) at the start of `text`, whatever its case but for Hugging Face's pattern. The long s
+    /// is the one other character that Unicode folds to a letter of our words.
+    fn length_of(&self, word: &str, text: &str) -> Option<usize> {
+        if self.rules == ClipRules::HuggingFace {
+            return text.starts_with(word).then_some(word.len());
+        }
+        let mut length = 0;
+        let mut chars = text.chars();
+        for expected in word.chars() {
+            let c = chars.next()?;
+            if c.to_ascii_lowercase() != expected && !(c == 'ſ' && expected == 's') {
+                return None;
+            }
+            length += c.len_utf8();
+        }
+        Some(length)
     }
 
     /// White space, and under the case-insensitive patterns also the combining iota U+0345: it folds to a letter, so
@@ -199,23 +219,13 @@ impl ClipTokenizer {
 const END_STRINGS: [&str; 2] = ["<|startoftext|>", "<|endoftext|>"];
 const CONTRACTIONS: [&str; 7] = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
 
-fn run_length(text: &str, belongs: impl Fn(char) -> bool) -> usize {
-    text.find(|c| !belongs(c)).unwrap_or(text.len())
-}
-
-/// Bytes of `word` (lower case ASCII) at the start of `text` whatever its case. The long s is the one other character that
-/// Unicode folds to a letter of our words.
-fn length_ignoring_case(text: &str, word: &str) -> Option<usize> {
-    let mut length = 0;
-    let mut chars = text.chars();
-    for expected in word.chars() {
-        let c = chars.next()?;
-        if c.to_ascii_lowercase() != expected && !(c == 'ſ' && expected == 's') {
-            return None;
-        }
-        length += c.len_utf8();
-    }
-    Some(length)
+/// What a character is to CLIP's pattern.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Space,
+    Letter,
+    Number,
+    Other,
 }
 
 fn read_pairs(merges: Option<&Path>) -> Result<BytePairs, TokenError> {

@@ -47,6 +47,38 @@ pub fn from_folder(folder: &Path, recipe: &TextRecipe) -> Result<Option<Box<dyn 
     })
 }
 
+/// What a tokenizer file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VocabularyInfo {
+    /// "WordPiece" or "byte pairs".
+    pub kind: &'static str,
+    /// One more than the largest id.
+    pub size: usize,
+}
+
+/// Reads one tokenizer file to see whether it can be used: `tokenizer.json`, `vocab.json` with its `merges.txt`, a
+/// `vocab.txt`, or CLIP's merges (`bpe_simple_vocab_16e6.txt[.gz]`).
+///
+/// # Errors
+/// Whatever is wrong with the file.
+pub fn inspect_file(path: &Path) -> Result<VocabularyInfo, TokenError> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    let word_pieces = |vocabulary: Vocabulary| VocabularyInfo { kind: "WordPiece", size: vocabulary.size() };
+    let byte_pairs = |pairs: BytePairs| VocabularyInfo { kind: "byte pairs", size: pairs.size() };
+    if name == "vocab.json" {
+        read_vocab_and_merges(path).map(byte_pairs)
+    } else if name.ends_with(".json") {
+        match read_object(path)?.get("model").map(model_type) {
+            Some("BPE") => byte_pairs_of(path).map(byte_pairs),
+            _ => word_pieces_of(path).map(word_pieces),
+        }
+    } else if name.contains("bpe") || name.contains("merges") {
+        BytePairs::from_clip_file(path).map(byte_pairs)
+    } else {
+        Vocabulary::from_file(path).map(word_pieces)
+    }
+}
+
 fn read_word_pieces(folder: &Path) -> Result<Option<Vocabulary>, TokenError> {
     let list = folder.join("vocab.txt");
     if list.is_file() {
@@ -96,16 +128,23 @@ pub(super) fn word_pieces_of(path: &Path) -> Result<Vocabulary, TokenError> {
 /// The model of a `tokenizer.json` that must be byte pairs with `</w>` word ends.
 fn byte_pairs_of(path: &Path) -> Result<BytePairs, TokenError> {
     let file = read_tokenizer(path, "BPE")?;
-    if file.model.get("end_of_word_suffix").and_then(Value::as_str) != Some("</w>") {
-        return Err(field(path, "model.end_of_word_suffix", "not \"</w>\", so this is not CLIP's kind of BPE".into()));
-    }
     let Some(merges) = file.model.get("merges").and_then(Value::as_array) else {
         return Err(field(path, "model.merges", "missing".into()));
     };
     let pairs = merges.iter().enumerate().map(|(at, merge)| {
         merge_of(merge).ok_or_else(|| field(path, "model.merges", format!("entry {at} is not a pair of pieces")))
     });
-    BytePairs::from_vocabulary(&file.ids, &pairs.collect::<Result<Vec<_>, _>>()?, path)
+    let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
+    for (at, (left, right)) in pairs.iter().enumerate() {
+        if !file.ids.contains_key(&format!("{left}{right}")) {
+            let problem = format!("entry {at} makes {left:?} + {right:?}, which is not in the vocabulary");
+            return Err(field(path, "model.merges", problem));
+        }
+    }
+    if file.model.get("end_of_word_suffix").and_then(Value::as_str) != Some("</w>") {
+        return Err(field(path, "model.end_of_word_suffix", "not \"</w>\", so this is not CLIP's kind of BPE".into()));
+    }
+    BytePairs::from_vocabulary(&file.ids, &pairs, path)
 }
 
 /// `"a b"` in older files, `["a", "b"]` in newer ones.
@@ -124,8 +163,17 @@ fn merge_of(merge: &Value) -> Option<(String, String)> {
     }
 }
 
+/// Files of before 2021 name no type; the merges tell.
+fn model_type(model: &Value) -> &str {
+    match model.get("type").and_then(Value::as_str) {
+        Some(name) => name,
+        None if model.get("merges").is_some() => "BPE",
+        None => "WordPiece",
+    }
+}
+
 struct TokenizerFile {
-    model: Map<String, Value>,
+    model: Value,
     /// Vocabulary and added tokens.
     ids: HashMap<String, u32>,
 }
@@ -135,23 +183,46 @@ fn read_tokenizer(path: &Path, kind: &str) -> Result<TokenizerFile, TokenError> 
     let Some(Value::Object(model)) = file.remove("model") else {
         return Err(field(path, "model", "missing".into()));
     };
-    // Files of before 2021 name no type; the merges tell.
-    let found = match model.get("type").and_then(Value::as_str) {
-        Some(name) => name,
-        None if model.contains_key("merges") => "BPE",
-        None => "WordPiece",
-    };
+    let model = Value::Object(model);
+    let found = model_type(&model);
     if found != kind {
         return Err(field(path, "model.type", format!("{found:?}, but this model's texts need {kind:?}")));
     }
     let Some(Value::Object(vocabulary)) = model.get("vocab") else {
         return Err(field(path, "model.vocab", "missing, or not an object of piece to id".into()));
     };
+    check_rules(&file, path)?;
     let mut ids = ids_of(vocabulary, path)?;
     add_tokens(&file, path, &mut ids)?;
     check_template(&file, path, &ids)?;
     check_distinct(&ids, path)?;
     Ok(TokenizerFile { model, ids })
+}
+
+/// Our own rules are run in place of the file's, so a file that asks for others must be refused: cased BERT, and patterns
+/// that are not CLIP's.
+fn check_rules(file: &Map<String, Value>, path: &Path) -> Result<(), TokenError> {
+    const CLIP: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+    const CLIP_WITH_SPECIALS: &str =
+        r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+    for (name, list) in [("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers")] {
+        let Some(step) = file.get(name) else { continue };
+        let steps = step.get(list).and_then(Value::as_array).map_or(std::slice::from_ref(step), Vec::as_slice);
+        for step in steps {
+            let pattern = step.get("pattern").and_then(|pattern| pattern.get("Regex")).and_then(Value::as_str);
+            if let Some(pattern) = pattern.filter(|pattern| ![CLIP, CLIP_WITH_SPECIALS, r"\s+"].contains(pattern)) {
+                return Err(field(
+                    path,
+                    "normalizer or pre_tokenizer",
+                    format!("the pattern {pattern:?} is not CLIP's"),
+                ));
+            }
+            if step.get("lowercase") == Some(&Value::Bool(false)) {
+                return Err(field(path, "normalizer.lowercase", "cased vocabularies are not supported".into()));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn add_tokens(file: &Map<String, Value>, path: &Path, ids: &mut HashMap<String, u32>) -> Result<(), TokenError> {

@@ -15,6 +15,7 @@ mod ftfy_tables;
 mod html;
 mod mojibake;
 mod openvision;
+pub mod prompts;
 mod unicode;
 mod unicode_tables;
 mod wordpiece;
@@ -24,12 +25,12 @@ use std::path::{Path, PathBuf};
 pub use bert::{BertTokenizer, Separator};
 pub use clean::{Clean, canonicalize};
 pub use clip::{ClipPadding, ClipTokenizer};
-pub use folder::from_folder;
+pub use folder::{VocabularyInfo, from_folder, inspect_file};
 pub use openvision::{OpenVisionTokenizer, OpenVisionVariant};
 
 /// Turns a text into the row of ids of one model.
 pub trait Tokenizer: Send + Sync {
-    /// The ids of a text. Any text is accepted; of texts over 64 KiB the rest is not read.
+    /// The ids of a text. Any text is accepted; of texts over 32 KiB the rest is not read.
     fn encode(&self, text: &str) -> Encoded;
     /// Length of every row.
     fn context_length(&self) -> usize;
@@ -198,8 +199,9 @@ pub enum TokenError {
 const MOST_IDS: u64 = 1 << 22;
 /// Text towers have 16 to 256 positions.
 const LONGEST_CONTEXT: usize = 1 << 16;
-/// Bytes of a text that are read. A row has some tens of pieces, and repairs of nested escapes are quadratic.
-const LONGEST_TEXT: usize = 64 << 10;
+/// Bytes of a text that are read. A row has some tens of pieces, and repairs of nested escapes are quadratic: the worst text takes
+/// a third of a second.
+const LONGEST_TEXT: usize = 32 << 10;
 
 fn check_id(id: u64, path: &Path) -> Result<u32, TokenError> {
     match u32::try_from(id) {

@@ -20,6 +20,11 @@ pub(super) fn is_number(c: char) -> bool {
     if c.is_ascii() { c.is_ascii_digit() } else { contains(tables::NUMBER, c) }
 }
 
+/// Whether Hugging Face's CLIP pattern, whose Unicode is older, takes the letter or number for neither.
+pub(super) fn is_unknown_to_hugging_face(c: char) -> bool {
+    !c.is_ascii() && contains(tables::NEW_LETTER_OR_NUMBER, c)
+}
+
 /// Python's `str.isspace`, which `str.split` and `str.strip` use: Unicode white space and the four separators 1C..1F.
 pub(super) fn is_python_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
@@ -87,6 +92,7 @@ mod tests {
         for table in [
             tables::LETTER,
             tables::NUMBER,
+            tables::NEW_LETTER_OR_NUMBER,
             tables::PUNCTUATION,
             tables::NONSPACING_MARK,
             tables::CONTROL_OR_FORMAT,
