@@ -295,6 +295,7 @@ impl ModelConfig {
         self.image.height = height;
         self.image.width = width;
         self.preprocess.size = (height, width);
+        self.preprocess.shortest_edge = None;
         self
     }
 }

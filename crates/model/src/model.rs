@@ -6,7 +6,6 @@ use crate::import::{Description, describe};
 use crate::load::{LoadOptions, Named, Positional, check, load};
 use crate::tower::{ImageTower, TextTower, Until};
 use crate::{ModelError, fingerprint};
-use openvision_io::preprocess::Gray16;
 use openvision_io::token::{self, Clean, OpenVisionVariant, Separator, TextRecipe, Tokenizer};
 use openvision_kernels::attention::{AttentionShape, Mask};
 use openvision_kernels::pool::Pool;
@@ -31,8 +30,9 @@ pub struct Model {
 
 /// Applies the options that change what a model is.
 fn adjusted(mut config: ModelConfig, options: &LoadOptions) -> ModelConfig {
-    config.preprocess.orient = !options.as_published;
-    config.preprocess.gray16 = if options.as_published { Gray16::Clip } else { Gray16::Scale };
+    if options.as_published {
+        config.preprocess = config.preprocess.as_published();
+    }
     if options.jax_texts && config.text.layout == TextLayout::Openvision {
         config.text.layout = TextLayout::OpenvisionJax;
     }

@@ -96,6 +96,8 @@ pub enum Until {
     EmbeddingWithNormedTokens,
     /// Through this many blocks only; there is no embedding.
     Blocks(usize),
+    /// Through this many blocks, then the final norm of every token; there is no embedding.
+    BlocksThenNorm(usize),
 }
 
 /// An image tower: parameter ids and sizes, no numbers.
@@ -158,8 +160,12 @@ impl ImageTower {
             x = ex.layer_norm(x, norm);
         }
         ex.tap(Tap::Embedded, x);
-        if let Until::Blocks(layers) = until {
-            self.transformer.forward(ex, x, layers);
+        if let Until::Blocks(layers) | Until::BlocksThenNorm(layers) = until {
+            x = self.transformer.forward(ex, x, layers);
+            if let Until::BlocksThenNorm(_) = until {
+                let normed = ex.layer_norm(x, self.final_norm);
+                ex.tap(Tap::FinalNorm, normed);
+            }
             return None;
         }
         x = self.transformer.forward(ex, x, self.transformer.blocks.len());
@@ -221,13 +227,17 @@ impl TextTower {
     ///
     /// The norm is per token, so pooling first and norming the one row afterwards gives the same result.
     pub fn forward(&self, ex: &mut dyn Exec, until: Until) -> Option<Slot> {
-        let x = ex.embed_tokens(self.tokens);
+        let mut x = ex.embed_tokens(self.tokens);
         ex.tap(Tap::Embedded, x);
-        if let Until::Blocks(layers) = until {
-            self.transformer.forward(ex, x, layers);
+        if let Until::Blocks(layers) | Until::BlocksThenNorm(layers) = until {
+            x = self.transformer.forward(ex, x, layers);
+            if let Until::BlocksThenNorm(_) = until {
+                let normed = ex.layer_norm(x, self.final_norm);
+                ex.tap(Tap::FinalNorm, normed);
+            }
             return None;
         }
-        let x = self.transformer.forward(ex, x, self.transformer.blocks.len());
+        x = self.transformer.forward(ex, x, self.transformer.blocks.len());
         if until == Until::EmbeddingWithNormedTokens {
             let normed = ex.layer_norm(x, self.final_norm);
             ex.tap(Tap::FinalNorm, normed);
