@@ -18,3 +18,4 @@ pub use encoder::{Encoder, Fill, Item, Observe, Pass};
 pub use error::ModelError;
 pub use load::{LoadOptions, Named, Problem, Tensors};
 pub use model::Model;
+pub use openvision_tensor::Tap;

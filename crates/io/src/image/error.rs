@@ -101,6 +101,23 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// A stable name of the kind of error, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ImageError::File { source, .. } => source.code(),
+            ImageError::Read(error) if error.kind() == std::io::ErrorKind::NotFound => "not_found",
+            ImageError::Read(_) | ImageError::IsFolder => "unreadable",
+            ImageError::FileTooLong { .. } | ImageError::TooManyPixels { .. } | ImageError::TooMuchMemory { .. } => {
+                "too_large"
+            }
+            ImageError::Unrecognized { .. } | ImageError::UnsupportedFormat { .. } | ImageError::Unsupported { .. } => {
+                "unsupported"
+            }
+            ImageError::Empty | ImageError::Truncated { .. } => "truncated",
+            ImageError::NoPixels { .. } | ImageError::Corrupt { .. } => "corrupt",
+        }
+    }
+
     pub(super) fn corrupt(format: Format, what: impl ToString) -> Self {
         ImageError::Corrupt { format, what: what.to_string() }
     }

@@ -1,7 +1,7 @@
 //! Byte-pair encoding over bytes, as CLIP uses it: a vocabulary of letters and merges, and the merging of one word.
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 
 use super::{Fnv, TokenError, assets};
@@ -17,7 +17,7 @@ pub(super) struct BytePairs {
     bytes: [u32; 256],
     last_bytes: [u32; 256],
     /// (left, right) to (rank, merged piece).
-    merges: HashMap<u64, (u32, u32), BuildHasherDefault<PairHasher>>,
+    merges: HashMap<u64, (u32, u32), PairHashers>,
     /// Ids of the special strings, found by name.
     specials: HashMap<String, u32>,
     size: usize,
@@ -67,7 +67,7 @@ impl BytePairs {
             }
         }
         let mut digest = Fnv::new();
-        let mut merges = HashMap::with_capacity_and_hasher(pairs.len(), Default::default());
+        let mut merges = HashMap::with_capacity_and_hasher(pairs.len(), PairHashers::new());
         for (rank, (left, right)) in (0..).zip(pairs) {
             digest = digest.number(pair_key(left, right));
             merges.entry(pair_key(left, right)).or_insert((rank, LETTERS + rank));
@@ -104,7 +104,7 @@ impl BytePairs {
             last_bytes[byte] = find(&format!("{letter}</w>"))?;
         }
         let mut digest = Fnv::new();
-        let mut table = HashMap::with_capacity_and_hasher(merges.len(), Default::default());
+        let mut table = HashMap::with_capacity_and_hasher(merges.len(), PairHashers::new());
         for (rank, (left, right)) in (0..).zip(merges) {
             let (l, r, merged) = (find(left)?, find(right)?, find(&format!("{left}{right}"))?);
             digest = digest.number(pair_key(l, r)).number(u64::from(merged));
@@ -207,8 +207,24 @@ fn pair_key(left: u32, right: u32) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
-/// A multiplicative hash: the keys are ids of our own tables, and start-up counts.
-#[derive(Default)]
+/// A folded multiplication in place of SipHash, because start-up counts; seeded, so that a file cannot be written to collide.
+struct PairHashers {
+    seed: u64,
+}
+
+impl PairHashers {
+    fn new() -> Self {
+        Self { seed: RandomState::new().build_hasher().finish() }
+    }
+}
+
+impl BuildHasher for PairHashers {
+    type Hasher = PairHasher;
+    fn build_hasher(&self) -> PairHasher {
+        PairHasher(self.seed)
+    }
+}
+
 struct PairHasher(u64);
 
 impl Hasher for PairHasher {
@@ -219,8 +235,8 @@ impl Hasher for PairHasher {
         bytes.iter().for_each(|&b| self.write_u64(u64::from(b)));
     }
     fn write_u64(&mut self, value: u64) {
-        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
+        let wide = u128::from(self.0 ^ value) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = (wide ^ (wide >> 64)) as u64;
     }
 }
 

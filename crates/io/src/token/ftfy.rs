@@ -28,11 +28,13 @@ fn fix_segment(segment: &str, unescapes: bool) -> String {
     let mut text = segment.to_owned();
     loop {
         let mut next = if unescapes { html::unescape_strictly(&text).into_owned() } else { text.clone() };
-        next = fix_encoding(next, 0);
-        next = fix_characters(&next);
-        next = remove_controls(&remove_terminal_escapes(&next));
-        if !is_nfc(&next) {
-            next = next.nfc().collect();
+        if !is_plain(&next) {
+            next = fix_encoding(next, 0);
+            next = fix_characters(&next);
+            next = remove_controls(&remove_terminal_escapes(&next));
+            if !is_nfc(&next) {
+                next = next.nfc().collect();
+            }
         }
         if next == text {
             return text;
@@ -41,12 +43,14 @@ fn fix_segment(segment: &str, unescapes: bool) -> String {
     }
 }
 
+/// Text that no fixer but the one of HTML entities changes.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'\t' | b'\n' | b'\x0c' | b' '..=b'~'))
+}
+
 /// The fixers that look at one character at a time, in ftfy's order: C1 controls as Windows-1252, ligatures, widths, quotes
 /// and line breaks.
 fn fix_characters(text: &str) -> String {
-    if text.is_ascii() && !text.contains('\r') {
-        return text.to_owned();
-    }
     let mut out = String::with_capacity(text.len());
     for c in text.chars().map(fix_c1_control) {
         match replacement(tables::LIGATURES, c) {

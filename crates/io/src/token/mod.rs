@@ -200,7 +200,7 @@ const MOST_IDS: u64 = 1 << 22;
 /// Text towers have 16 to 256 positions.
 const LONGEST_CONTEXT: usize = 1 << 16;
 /// Bytes of a text that are read. A row has some tens of pieces, and repairs of nested escapes are quadratic: the worst text takes
-/// a third of a second.
+/// a quarter of a second.
 const LONGEST_TEXT: usize = 32 << 10;
 
 fn check_id(id: u64, path: &Path) -> Result<u32, TokenError> {

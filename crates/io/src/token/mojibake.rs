@@ -125,7 +125,6 @@ const UNLIKELY: u32 = ACCENTED | BOX | QUOTES | CURRENCY | NUMERIC | LAW;
 const ARABIC: Set = either(COMMON | CURRENCY | BAD | NUMERIC | START_PUNCTUATION, "ŸŠ®°µ»");
 
 /// The alternatives of ftfy's `BADNESS_RE`, in its order; a text is bad if any of them occurs. `\s?` is written as two rows.
-// tidy: table
 const BAD_SEQUENCES: &[&[Set]] = &[
     &[of(C1)],
     &[of(BAD | UNLIKELY), of(BAD)],

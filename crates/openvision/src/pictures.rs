@@ -1,0 +1,271 @@
+//! Many picture files through the image tower: decoded and encoded on every thread, given out in order.
+
+use crate::interrupt::Interrupt;
+use crate::{Error, Model};
+use openvision_io::image::{self, ImageError, Limits};
+use openvision_io::preprocess::PreprocessError;
+use openvision_kernels::vector::{Rows, normalize};
+use openvision_model::tower::Until;
+use openvision_model::{Fill, Item, Pass};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What is wanted of each input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// The embedding, scaled to unit length.
+    Unit,
+    /// The embedding as the projection gives it.
+    Raw,
+    /// The tokens of a layer.
+    Tokens(Layer),
+}
+
+/// A layer's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Blocks to run: 1 gives the output of the first.
+    pub blocks: usize,
+    /// Whether the final norm is applied.
+    pub final_norm: bool,
+    /// Tokens to leave out at the start: 1 for the class token of pictures.
+    pub skip: usize,
+}
+
+/// Why one input gave no vector.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ItemError {
+    /// The file is not a picture that can be decoded.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The picture cannot be brought to the model's size.
+    #[error("{path}: {source}")]
+    Preprocess {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: PreprocessError,
+    },
+    /// The model gave a value that is no finite number.
+    #[error("{path}: the model's output is not finite; the weights may be broken (`openvision models verify`)")]
+    NotFinite {
+        /// The input.
+        path: PathBuf,
+    },
+}
+
+impl ItemError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ItemError::Image(error) => error.code(),
+            ItemError::Preprocess { .. } => "cannot_preprocess",
+            ItemError::NotFinite { .. } => "not_finite",
+        }
+    }
+}
+
+/// The values of one input, or why there are none.
+pub type Outcome = Result<Vec<f32>, ItemError>;
+
+/// Takes outcomes in order of the inputs; an error ends the run.
+pub type Emit<'a> = &'a mut (dyn FnMut(usize, Outcome) -> Result<(), Error> + Send);
+
+/// A run over files.
+pub struct Run<'a> {
+    /// The model; its image tower is loaded.
+    pub model: &'a Model,
+    /// Limits of decoding.
+    pub limits: Limits,
+    /// What is wanted.
+    pub want: Want,
+    /// Stops the run after the inputs in work.
+    pub interrupt: &'a Interrupt,
+}
+
+/// Holds outcomes back until all earlier ones are there.
+struct InOrder<'a> {
+    next: usize,
+    waiting: BTreeMap<usize, Outcome>,
+    emit: Emit<'a>,
+    failed: Option<Error>,
+}
+
+impl InOrder<'_> {
+    fn put(&mut self, index: usize, outcome: Outcome) {
+        self.waiting.insert(index, outcome);
+        while let Some(outcome) = self.waiting.remove(&self.next) {
+            if self.failed.is_none() {
+                self.failed = (self.emit)(self.next, outcome).err();
+            }
+            self.next += 1;
+        }
+    }
+
+    /// Gives out what is left, in order, although something before it never came (the run was interrupted).
+    fn finish(&mut self) {
+        for (index, outcome) in std::mem::take(&mut self.waiting) {
+            if self.failed.is_none() {
+                self.failed = (self.emit)(index, outcome).err();
+            }
+        }
+    }
+}
+
+fn lock<'a, 'b>(mutex: &'a Mutex<InOrder<'b>>) -> MutexGuard<'a, InOrder<'b>> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Decodes a file and brings it to the model's pixels, [3, height, width].
+///
+/// # Errors
+/// The file is no picture, or cannot be resized.
+pub fn read_pixels(model: &Model, path: &Path, limits: &Limits, out: &mut [f32]) -> Result<(), ItemError> {
+    let picture = image::read(path, limits)?;
+    let preprocess = &model.config.preprocess;
+    preprocess.to_tensor(&picture, out).map_err(|source| ItemError::Preprocess { path: path.into(), source })
+}
+
+impl Run<'_> {
+    /// Runs over picture files.
+    ///
+    /// # Errors
+    /// The model has no image tower, or `emit` failed. Broken pictures are outcomes, not errors.
+    pub fn files(&self, files: &[PathBuf], emit: Emit) -> Result<(), Error> {
+        let fill = |index: usize, item: Item| match read_pixels(self.model, &files[index], &self.limits, item.pixels) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.run(Kind::Image, files.len(), &fill, &|index| files[index].clone(), emit)
+    }
+
+    /// Runs over rows of token ids.
+    ///
+    /// # Errors
+    /// The model has no text tower, a row does not fit it, or `emit` failed.
+    pub fn ids(&self, rows: &[Vec<u32>], emit: Emit) -> Result<(), Error> {
+        let marks = rows.iter().map(|ids| self.model.mark(ids)).collect::<Result<Vec<usize>, _>>()?;
+        let fill = |index: usize, item: Item| {
+            item.ids.copy_from_slice(&rows[index]);
+            *item.mark = marks[index];
+            Ok(())
+        };
+        self.run(Kind::Text, rows.len(), &fill, &|index| PathBuf::from(format!("text {}", index + 1)), emit)
+    }
+
+    fn run(
+        &self,
+        kind: Kind,
+        count: usize,
+        fill: &(dyn Fn(usize, Item) -> Result<(), ItemError> + Sync),
+        name: &(dyn Fn(usize) -> PathBuf + Sync),
+        emit: Emit,
+    ) -> Result<(), Error> {
+        let order = Mutex::new(InOrder { next: 0, waiting: BTreeMap::new(), emit, failed: None });
+        let partial = Mutex::new(BTreeMap::new());
+        let checked = |index: usize, values: Vec<f32>| {
+            let finite = values.iter().all(|v| v.is_finite());
+            if finite { Ok(values) } else { Err(ItemError::NotFinite { path: name(index) }) }
+        };
+        let observe = |index: usize, tap, tokens: std::ops::Range<usize>, rows: Rows| {
+            if let Want::Tokens(layer) = self.want
+                && layer.shows(tap)
+                && let Some(values) = layer.collect(&partial, index, tokens, rows, self.tokens(kind))
+            {
+                lock(&order).put(index, checked(index, values));
+            }
+        };
+        let pass = Pass {
+            count,
+            until: self.until(),
+            fill: &|index, item| {
+                if self.interrupt.is_set() || lock(&order).failed.is_some() {
+                    return Fill::Stop;
+                }
+                match fill(index, item) {
+                    Ok(()) => Fill::Ready,
+                    Err(error) => {
+                        lock(&order).put(index, Err(error));
+                        Fill::Skip
+                    }
+                }
+            },
+            sink: &|index, embedding| {
+                let mut values = embedding.to_vec();
+                if self.want == Want::Unit {
+                    normalize(self.model.isa(), &mut values);
+                }
+                lock(&order).put(index, checked(index, values));
+            },
+            observe: if matches!(self.want, Want::Tokens(_)) { Some(&observe) } else { None },
+        };
+        let encoder = match kind {
+            Kind::Image => self.model.image()?,
+            Kind::Text => self.model.text()?,
+        };
+        encoder.run(self.model.pool(), &pass);
+        let mut order = lock(&order);
+        order.finish();
+        order.failed.take().map_or(Ok(()), Err)
+    }
+
+    fn until(&self) -> Until {
+        match self.want {
+            Want::Tokens(Layer { blocks, final_norm: true, .. }) => Until::BlocksThenNorm(blocks),
+            Want::Tokens(Layer { blocks, .. }) => Until::Blocks(blocks),
+            _ => Until::Embedding,
+        }
+    }
+
+    fn tokens(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Image => self.model.config.image.tokens(),
+            Kind::Text => self.model.config.text.context,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Image,
+    Text,
+}
+
+/// Token ranges of one item that are there so far.
+type Parts = BTreeMap<usize, BTreeMap<usize, Vec<f32>>>;
+
+impl Layer {
+    fn shows(&self, tap: openvision_model::Tap) -> bool {
+        use openvision_model::Tap;
+        match tap {
+            Tap::FinalNorm => self.final_norm,
+            Tap::Block(i) => !self.final_norm && i + 1 == self.blocks,
+            Tap::Embedded => !self.final_norm && self.blocks == 0,
+            Tap::Pooled => false,
+        }
+    }
+
+    /// Adds a range of an item's tokens; all of them in order once they are there, without the skipped ones.
+    fn collect(
+        &self,
+        parts: &Mutex<Parts>,
+        index: usize,
+        tokens: std::ops::Range<usize>,
+        rows: Rows,
+        total: usize,
+    ) -> Option<Vec<f32>> {
+        let values: Vec<f32> = (0..rows.count).flat_map(|i| rows.row(i).iter().copied()).collect();
+        let mut parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let item = parts.entry(index).or_default();
+        item.insert(tokens.start, values);
+        let there: usize = item.values().map(|part| part.len() / rows.width).sum();
+        if there < total {
+            return None;
+        }
+        let mut all: Vec<f32> = parts.remove(&index)?.into_values().flatten().collect();
+        all.drain(..self.skip * rows.width);
+        Some(all)
+    }
+}
