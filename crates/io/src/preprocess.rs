@@ -2,6 +2,7 @@
 //! processors do it: orientation, resize, crop or pad, RGB, scale, normalize. The recipe is data.
 
 use crate::image::{Mode, Picture};
+use openvision_kernels::Isa;
 use openvision_kernels::resize::{self, Filter, Resize};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -284,6 +285,11 @@ fn check_picture(picture: &Picture) -> Result<(), PreprocessError> {
     Ok(())
 }
 
+/// The bytes are the same on every instruction set: a wrong name in the environment is for the engine to report.
+fn isa() -> Isa {
+    Isa::from_environment().unwrap_or_else(|_| Isa::best())
+}
+
 /// `Image.resize` of Pillow, cut to the window of the plan.
 fn resize_in_own_mode(picture: &Picture, plan: &geometry::Plan) -> Picture {
     let filter = match plan.interpolation {
@@ -302,7 +308,7 @@ fn resize_in_own_mode(picture: &Picture, plan: &geometry::Plan) -> Picture {
             let size = picture.mode.bytes_per_pixel();
             let mut premultiplied = picture.data.clone();
             premultiplied.chunks_exact_mut(size).for_each(premultiply);
-            let mut data = resize::resize_u8(&job(&premultiplied, picture, plan, size), filter);
+            let mut data = resize::resize_u8(isa(), &job(&premultiplied, picture, plan, size), filter);
             data.chunks_exact_mut(size).for_each(unpremultiply);
             data
         }
@@ -316,7 +322,9 @@ fn resize_in_own_mode(picture: &Picture, plan: &geometry::Plan) -> Picture {
             let resized = resize::resize_f32(&job(&samples, picture, plan, 1), filter);
             resized.into_iter().flat_map(f32::to_le_bytes).collect()
         }
-        (mode, Some(filter)) => resize::resize_u8(&job(&picture.data, picture, plan, mode.bytes_per_pixel()), filter),
+        (mode, Some(filter)) => {
+            resize::resize_u8(isa(), &job(&picture.data, picture, plan, mode.bytes_per_pixel()), filter)
+        }
     };
     Picture {
         width: plan.window.width,

@@ -4,6 +4,7 @@
 //! vertical one; a pass is left out when its length does not change. Antialiasing is part of the method: the filter
 //! is stretched by the factor of reduction. Not here: what a mode means (palettes, alpha), see `openvision-io`.
 
+use crate::isa::{Isa, Kernel, Simd};
 use std::ops::Range;
 
 /// Fractional bits of the fixed-point weights (`PRECISION_BITS` in Pillow, 32 - 8 - 2).
@@ -11,9 +12,6 @@ const PRECISION_BITS: u32 = 22;
 
 /// Half a unit, so that the shift rounds.
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
-
-/// Rows that the horizontal pass works on together: one vector of lanes for each weight.
-const LANES: usize = 16;
 
 /// Resampling filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -193,11 +191,11 @@ impl<W> Taps<W> {
 }
 
 /// Resamples bytes. Bit-equal to Pillow for every band of L, LA, RGB, RGBA and CMYK (alpha is the caller's business).
-/// Gives `window.width * window.height * channels` bytes.
+/// Gives `window.width * window.height * channels` bytes, the same ones on every instruction set.
 ///
 /// # Panics
 /// When the lengths in `picture` contradict each other.
-pub fn resize_u8(picture: &Resize<'_, u8>, filter: Filter) -> Vec<u8> {
+pub fn resize_u8(isa: Isa, picture: &Resize<'_, u8>, filter: Filter) -> Vec<u8> {
     let height = picture.height();
     let size = picture.channels;
     let row = picture.width * size;
@@ -209,79 +207,199 @@ pub fn resize_u8(picture: &Resize<'_, u8>, filter: Filter) -> Vec<u8> {
         if columns.len() == picture.width
             && let Some(taps) = &vertical
         {
-            return vertical_u8(&picture.samples[rows.start * row..], row, rows.start, taps);
+            let samples = &picture.samples[rows.start * row..];
+            return isa.run(Vertical { samples, row, first_row: rows.start, taps });
         }
         cut(picture.samples, row, rows.clone(), columns.start * size..columns.end * size)
     } else {
-        let taps = Taps::new(picture.width, picture.new_width, picture.columns(), filter).fixed_point();
+        let taps = &Taps::new(picture.width, picture.new_width, picture.columns(), filter).fixed_point();
         let wide = &picture.samples[rows.start * row..rows.end * row];
         let mut narrow = vec![0; rows.len() * picture.window.width * size];
         match size {
-            1 => horizontal_u8::<1>(wide, row, &taps, &mut narrow),
-            2 => horizontal_u8::<2>(wide, row, &taps, &mut narrow),
-            3 => horizontal_u8::<3>(wide, row, &taps, &mut narrow),
-            _ => horizontal_u8::<4>(wide, row, &taps, &mut narrow),
+            1 => isa.run(Horizontal::<1> { wide, row, taps, narrow: &mut narrow }),
+            2 => isa.run(Horizontal::<2> { wide, row, taps, narrow: &mut narrow }),
+            3 => isa.run(Horizontal::<3> { wide, row, taps, narrow: &mut narrow }),
+            _ => isa.run(Horizontal::<4> { wide, row, taps, narrow: &mut narrow }),
         }
         narrow
     };
     match vertical {
-        Some(taps) => vertical_u8(&narrow, picture.window.width * size, rows.start, &taps),
+        Some(taps) => {
+            let row = picture.window.width * size;
+            isa.run(Vertical { samples: &narrow, row, first_row: rows.start, taps: &taps })
+        }
         None => narrow,
     }
 }
 
+#[inline(always)]
 fn clip(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-/// `LANES` rows at a time, turned so that one weight meets one vector: lanes are rows, hence no shuffling in the sums.
-fn horizontal_u8<const C: usize>(wide: &[u8], row: usize, taps: &Taps<i32>, narrow: &mut [u8]) {
-    let new_row = taps.spans.len() * C;
-    let mut turned = vec![[0_u8; LANES]; row];
-    for (block, out) in wide.chunks(LANES * row).zip(narrow.chunks_mut(LANES * new_row)) {
-        for (lane, samples) in block.chunks_exact(row).enumerate() {
-            for (column, &sample) in turned.iter_mut().zip(samples) {
-                column[lane] = sample;
-            }
-        }
-        let rows = block.len() / row;
-        for (pixel, (first, range)) in taps.spans.iter().enumerate() {
-            let weights = &taps.weights[range.clone()];
-            let inputs = turned[first * C..(first + weights.len()) * C].as_chunks::<C>().0;
-            let mut sums = [[HALF; LANES]; C];
-            for (&weight, input) in weights.iter().zip(inputs) {
-                for (sum, column) in sums.iter_mut().zip(input) {
-                    for (lane, &sample) in sum.iter_mut().zip(column) {
-                        *lane += weight * i32::from(sample);
+/// The horizontal pass over `wide`, rows of `row` bytes, `C` channels.
+///
+/// Thirty-two rows at a time are turned so that a column is one vector: lanes are rows then, and one weight meets one
+/// vector without any shuffling in the sums. Channels come one after the other, which keeps the sums in registers.
+struct Horizontal<'a, const C: usize> {
+    wide: &'a [u8],
+    row: usize,
+    taps: &'a Taps<i32>,
+    narrow: &'a mut [u8],
+}
+
+/// Lanes of the sums: rows in the horizontal pass, columns in the vertical one.
+const STRIP: usize = 32;
+
+/// Words of eight bytes that are turned in one go.
+const WORDS: usize = 8;
+
+impl<const C: usize> Kernel for Horizontal<'_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let new_row = self.taps.spans.len() * C;
+        let mut turned = vec![[0_u8; STRIP]; self.row.next_multiple_of(8 * WORDS)];
+        let mut turned_out = vec![[0_u8; STRIP]; new_row.next_multiple_of(8)];
+        for (block, out) in self.wide.chunks(STRIP * self.row).zip(self.narrow.chunks_mut(STRIP * new_row)) {
+            turn_rows(block, self.row, &mut turned);
+            for ((first, range), out) in self.taps.spans.iter().zip(turned_out.as_chunks_mut::<C>().0) {
+                let weights = &self.taps.weights[range.clone()];
+                let inputs = turned[first * C..(first + weights.len()) * C].as_chunks::<C>().0;
+                for (channel, out) in out.iter_mut().enumerate() {
+                    let mut sums = [HALF; STRIP];
+                    for (&weight, input) in weights.iter().zip(inputs) {
+                        for (sum, &sample) in sums.iter_mut().zip(&input[channel]) {
+                            *sum += weight * i32::from(sample);
+                        }
+                    }
+                    for (value, &sum) in out.iter_mut().zip(&sums) {
+                        *value = clip(sum);
                     }
                 }
             }
-            for lane in 0..rows {
-                for channel in 0..C {
-                    out[lane * new_row + pixel * C + channel] = clip(sums[channel][lane]);
+            turn_back(&turned_out, out, new_row);
+        }
+    }
+}
+
+/// `turned[column][lane]` is `block[lane][column]`; lanes without a row keep what they had.
+#[inline(always)]
+fn turn_rows(block: &[u8], row: usize, turned: &mut [[u8; STRIP]]) {
+    for (group, rows) in block.chunks(8 * row).enumerate() {
+        for (start, columns) in turned.chunks_exact_mut(8 * WORDS).enumerate() {
+            let mut words = [[0_u64; WORDS]; 8];
+            for (words, row) in words.iter_mut().zip(rows.chunks_exact(row)) {
+                match row[start * 8 * WORDS..].first_chunk::<{ 8 * WORDS }>() {
+                    Some(bytes) => *words = to_words(bytes),
+                    None => {
+                        let rest = &row[start * 8 * WORDS..];
+                        let mut bytes = [0; 8 * WORDS];
+                        bytes[..rest.len()].copy_from_slice(rest);
+                        *words = to_words(&bytes);
+                    }
+                }
+            }
+            turn_squares(&mut words);
+            for (word, columns) in columns.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+                for (column, lanes) in columns.iter_mut().enumerate() {
+                    lanes[8 * group..8 * group + 8].copy_from_slice(&words[column][word].to_le_bytes());
                 }
             }
         }
     }
 }
 
-/// `samples` begins with row `first_row` of the picture that `taps` speak of.
-fn vertical_u8(samples: &[u8], row: usize, first_row: usize, taps: &Taps<i32>) -> Vec<u8> {
-    let mut out = vec![0; taps.spans.len() * row];
-    let mut sums = vec![0_i32; row];
-    for (out_row, (first, range)) in out.chunks_exact_mut(row).zip(&taps.spans) {
-        sums.fill(HALF);
-        let inputs = samples[(first - first_row) * row..].chunks_exact(row);
-        for (&weight, input) in taps.weights[range.clone()].iter().zip(inputs) {
-            for (sum, &sample) in sums.iter_mut().zip(input) {
-                *sum += weight * i32::from(sample);
+#[inline(always)]
+fn to_words<const N: usize>(bytes: &[u8]) -> [u64; N] {
+    let mut words = [0; N];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    words
+}
+
+/// The way back: rows of `row` bytes in `block`, thirty-two or (in the last block) fewer.
+#[inline(always)]
+fn turn_back(turned: &[[u8; STRIP]], block: &mut [u8], row: usize) {
+    for (start, columns) in turned.chunks_exact(8).enumerate() {
+        let mut words = [[0_u64; STRIP / 8]; 8];
+        for (words, lanes) in words.iter_mut().zip(columns) {
+            *words = to_words(lanes);
+        }
+        turn_squares(&mut words);
+        for (lane, out) in block.chunks_exact_mut(row).enumerate() {
+            let bytes = words[lane % 8][lane / 8].to_le_bytes();
+            let out = &mut out[start * 8..];
+            match out.first_chunk_mut::<8>() {
+                Some(out) => *out = bytes,
+                None => out.copy_from_slice(&bytes[..out.len()]),
             }
         }
-        for (value, &sum) in out_row.iter_mut().zip(&sums) {
-            *value = clip(sum);
+    }
+}
+
+/// Transposes `W` squares of 8 x 8 bytes side by side: byte r of word j becomes byte j of word r. Three rounds of
+/// swapping 1, 2 and 4-byte halves between pairs of words.
+#[inline(always)]
+fn turn_squares<const W: usize>(words: &mut [[u64; W]; 8]) {
+    const MASKS: [u64; 3] = [0x00FF_00FF_00FF_00FF, 0x0000_FFFF_0000_FFFF, 0x0000_0000_FFFF_FFFF];
+    for (round, mask) in MASKS.into_iter().enumerate() {
+        let distance = 1 << round;
+        for pairs in words.chunks_exact_mut(2 * distance) {
+            let (upper, lower) = pairs.split_at_mut(distance);
+            for (a, b) in upper.iter_mut().zip(lower) {
+                for (a, b) in a.iter_mut().zip(b) {
+                    let swap = ((*a >> (8 * distance)) ^ *b) & mask;
+                    *a ^= swap << (8 * distance);
+                    *b ^= swap;
+                }
+            }
         }
     }
-    out
+}
+
+/// The vertical pass over rows of `row` bytes; `samples` begins with row `first_row` of the picture that `taps` speak
+/// of. Strips of columns keep their sums in registers.
+struct Vertical<'a> {
+    samples: &'a [u8],
+    row: usize,
+    first_row: usize,
+    taps: &'a Taps<i32>,
+}
+
+impl Kernel for Vertical<'_> {
+    type Output = Vec<u8>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Vec<u8> {
+        let mut out = vec![0; self.taps.spans.len() * self.row];
+        for (out_row, (first, range)) in out.chunks_exact_mut(self.row).zip(&self.taps.spans) {
+            let weights = &self.taps.weights[range.clone()];
+            let inputs = &self.samples[(first - self.first_row) * self.row..];
+            let (strips, rest) = out_row.as_chunks_mut::<STRIP>();
+            let done = strips.len() * STRIP;
+            for (index, strip) in strips.iter_mut().enumerate() {
+                let mut sums = [HALF; STRIP];
+                for (&weight, input) in weights.iter().zip(inputs.chunks_exact(self.row)) {
+                    let input = &input[index * STRIP..(index + 1) * STRIP];
+                    for (sum, &sample) in sums.iter_mut().zip(input) {
+                        *sum += weight * i32::from(sample);
+                    }
+                }
+                for (value, &sum) in strip.iter_mut().zip(&sums) {
+                    *value = clip(sum);
+                }
+            }
+            for (index, value) in rest.iter_mut().enumerate() {
+                let column = inputs.iter().skip(done + index).step_by(self.row);
+                let terms = weights.iter().zip(column).map(|(&weight, &sample)| weight * i32::from(sample));
+                *value = clip(HALF + terms.sum::<i32>());
+            }
+        }
+        out
+    }
 }
 
 /// Resamples 16-bit gray as Pillow does: f64 sums, each pass rounded half away from zero and clipped.
@@ -436,7 +554,10 @@ mod tests {
                     for (new_width, new_height) in new_sizes {
                         let picture = whole(&samples, width, channels, [new_width, new_height]);
                         let context = format!("{filter:?} {channels} {width}x{height} -> {new_width}x{new_height}");
-                        assert_eq!(resize_u8(&picture, filter), slow(&picture, filter), "{context}");
+                        let want = slow(&picture, filter);
+                        for isa in Isa::present() {
+                            assert_eq!(resize_u8(isa, &picture, filter), want, "{} {context}", isa.name());
+                        }
                     }
                 }
             }
@@ -447,7 +568,7 @@ mod tests {
     fn an_unchanged_size_copies() {
         let samples = noise(5 * 4 * 3);
         let picture = whole(&samples, 5, 3, [5, 4]);
-        assert_eq!(resize_u8(&picture, Filter::Lanczos), samples);
+        assert_eq!(resize_u8(Isa::best(), &picture, Filter::Lanczos), samples);
         assert_eq!(resize_nearest(&picture), samples);
     }
 
@@ -457,7 +578,7 @@ mod tests {
             let samples = vec![value; 37 * 29];
             let picture = whole(&samples, 37, 1, [11, 50]);
             for filter in [Filter::Box, Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
-                assert!(resize_u8(&picture, filter).iter().all(|&v| v == value), "{filter:?} {value}");
+                assert!(resize_u8(Isa::best(), &picture, filter).iter().all(|&v| v == value), "{filter:?} {value}");
             }
         }
     }
@@ -467,7 +588,7 @@ mod tests {
         let bytes = noise(40 * 30);
         let wide: Vec<u16> = bytes.iter().map(|&v| v.into()).collect();
         let floats: Vec<f32> = bytes.iter().map(|&v| v.into()).collect();
-        let want = resize_u8(&whole(&bytes, 40, 1, [13, 21]), Filter::Bilinear);
+        let want = resize_u8(Isa::best(), &whole(&bytes, 40, 1, [13, 21]), Filter::Bilinear);
         let got = resize_u16(&whole(&wide, 40, 1, [13, 21]), Filter::Bilinear);
         let float = resize_f32(&whole(&floats, 40, 1, [13, 21]), Filter::Bilinear);
         for index in 0..want.len() {
@@ -496,8 +617,9 @@ mod tests {
                     let part = Resize { window, ..all };
                     let row = new[0] * channels;
                     let columns = left * channels..(new[0] - right) * channels;
-                    let want = cut(&resize_u8(&all, Filter::Bicubic), row, top..new[1] - bottom, columns.clone());
-                    assert_eq!(resize_u8(&part, Filter::Bicubic), want, "{channels} {new:?} {window:?}");
+                    let want =
+                        cut(&resize_u8(Isa::best(), &all, Filter::Bicubic), row, top..new[1] - bottom, columns.clone());
+                    assert_eq!(resize_u8(Isa::best(), &part, Filter::Bicubic), want, "{channels} {new:?} {window:?}");
                     let want = cut(&resize_nearest(&all), row, top..new[1] - bottom, columns);
                     assert_eq!(resize_nearest(&part), want, "{channels} {new:?} {window:?}");
                     let all = whole(&wide, width, 1, new);
