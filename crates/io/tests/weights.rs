@@ -133,6 +133,19 @@ fn openai_archive_has_the_names_types_and_shapes_of_keys_json() {
 }
 
 #[test]
+fn small_torchscript_archive_opens() {
+    let checkpoint = Checkpoint::open(&testdata("formats/torchscript-small.pt")).unwrap();
+    assert_eq!(checkpoint.container(), Container::TorchScript);
+    let listed: Vec<_> = checkpoint.tensors().iter().map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice())).collect();
+    let want: [(&str, DType, &[usize]); 2] =
+        [("input_resolution", DType::I64, &[]), ("visual.conv1.weight", DType::F16, &[3, 2])];
+    assert_eq!(listed, want);
+    let mut values = [0.0; 6];
+    checkpoint.read_f32("visual.conv1.weight", &mut values).unwrap();
+    assert_eq!(values, [1., 4., 2., 5., 3., 6.]);
+}
+
+#[test]
 fn open_clip_folder_opens_its_bin() {
     let Some(folder) = golden("open_clip-gelu") else { return };
     let checkpoint = Checkpoint::open(&folder).unwrap();
