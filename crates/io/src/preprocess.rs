@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// Mean that OpenAI's CLIP was trained with; the default of open_clip and of Hugging Face's CLIP.
 pub const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation that goes with [`OPENAI_MEAN`].
-pub const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 /// Mean of ImageNet, used by the OpenVision models.
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of ImageNet.
