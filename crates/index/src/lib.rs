@@ -21,8 +21,7 @@ pub struct Hit {
 /// Where the widths differ.
 pub fn nearest(isa: Isa, rows: Rows, query: &[f32], k: usize) -> Vec<Hit> {
     assert_eq!(rows.width, query.len(), "a query is as wide as the rows");
-    let mut hits: Vec<Hit> =
-        (0..rows.count).map(|row| Hit { row, score: dot(isa, rows.row(row), query) }).collect();
+    let mut hits: Vec<Hit> = (0..rows.count).map(|row| Hit { row, score: dot(isa, rows.row(row), query) }).collect();
     let order = |a: &Hit, b: &Hit| {
         let key = |hit: &Hit| if hit.score.is_nan() { f32::NEG_INFINITY } else { hit.score };
         key(b).total_cmp(&key(a)).then(a.row.cmp(&b.row))

@@ -8,6 +8,7 @@ mod encoder;
 mod error;
 mod fingerprint;
 pub mod import;
+pub mod init;
 mod load;
 mod model;
 pub mod positions;

@@ -50,7 +50,7 @@ fn one(argument: &str, files: &mut Vec<PathBuf>) -> Result<(), Error> {
     if !path.exists() && argument.contains(['*', '?', '[']) {
         let pattern = glob::glob(argument).map_err(|e| Error::Usage(format!("pattern '{argument}': {e}")))?;
         for found in pattern {
-            let found = found.map_err(|e| Error::File { path: e.path().into(), source: e.into_error() })?;
+            let found = found.map_err(|e| Error::File { path: e.path().into(), source: e.into() })?;
             if found.is_dir() { folder(&found, files)? } else { files.push(found) }
         }
         return Ok(());

@@ -15,7 +15,6 @@
 pub mod classify;
 pub mod embed;
 mod error;
-pub mod init;
 pub mod inputs;
 pub mod interrupt;
 pub mod output;

@@ -1,3 +1,8 @@
-//! The command line.
+//! The `openvision` program: a table of commands over the library.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

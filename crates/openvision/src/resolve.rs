@@ -19,10 +19,9 @@ pub fn resolve(model: &str) -> Result<PathBuf, Error> {
         return Ok(folder);
     }
     let hint = match entry {
-        Some(entry) => format!(
-            "it is known as {}, but not on this machine; download {} and name its folder",
-            entry.name, hub_id
-        ),
+        Some(entry) => {
+            format!("it is known as {}, but not on this machine; download {} and name its folder", entry.name, hub_id)
+        }
         None if hub_id.matches('/').count() == 1 && !model.starts_with('.') => {
             format!("neither a path nor in the Hugging Face cache{}", near(model))
         }
@@ -39,7 +38,11 @@ fn near(model: &str) -> String {
         registry::all().iter().map(|entry| (shared(&entry.name), entry.name.as_str())).collect();
     ranked.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
     let best: Vec<&str> = ranked.iter().filter(|(count, _)| *count > 0).map(|(_, name)| *name).take(3).collect();
-    if best.is_empty() { "; `openvision models list` shows the known ones".into() } else { format!("; near: {}", best.join(", ")) }
+    if best.is_empty() {
+        "; `openvision models list` shows the known ones".into()
+    } else {
+        format!("; near: {}", best.join(", "))
+    }
 }
 
 /// The snapshot of a hub id in the Hugging Face cache, as the hub's own client lays it out.

@@ -42,6 +42,11 @@ impl DType {
         DType::Bool,
     ];
 
+    /// Whether elements are floating-point numbers.
+    pub const fn is_float(self) -> bool {
+        matches!(self, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
+    }
+
     /// Bytes of one element.
     pub const fn size_of(self) -> usize {
         match self {

@@ -1,1 +1,401 @@
-//! Writing configurations and tensors in other layouts.
+//! Writing a model in another layout: names, shapes and configuration change, values do not.
+
+use super::hugging_face::activation_name;
+use super::names::{NameLayout, TensorSource};
+use super::source::Description;
+use crate::ModelError;
+use crate::config::{
+    ActivationName, ImagePooling, ModelConfig, TextConfig, TextLayout, TextPooling, TransformerConfig,
+};
+use crate::load::{Named, check};
+use crate::tower::{ImageTower, TextTower};
+use openvision_io::atomic::write_atomic;
+use openvision_io::preprocess::{Interpolation, Order, Preprocess, ResizeMode};
+use openvision_io::weights::{DType, SafeTensorsWriter, TensorInfo, narrow_from_f32};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+/// A layout to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Our folder: `model.safetensors`, `config.json`.
+    Ours,
+    /// open_clip's: `open_clip_model.safetensors`, `open_clip_config.json`.
+    OpenClip,
+    /// transformers' CLIPModel: `model.safetensors`, `config.json`, `preprocessor_config.json`.
+    HuggingFace,
+}
+
+impl Target {
+    fn layout(self) -> NameLayout {
+        match self {
+            Target::HuggingFace => NameLayout::HuggingFace,
+            Target::Ours | Target::OpenClip => NameLayout::OpenClip,
+        }
+    }
+
+    fn weights_file(self) -> &'static str {
+        match self {
+            Target::OpenClip => "open_clip_model.safetensors",
+            Target::Ours | Target::HuggingFace => "model.safetensors",
+        }
+    }
+}
+
+/// Writes a model into `folder`. Without a `precision`, stored bytes are copied, so that a round trip is bit-exact.
+///
+/// # Errors
+/// The layout cannot express the model, tensors do not fit, or files cannot be written.
+pub fn convert(from: &Description, target: Target, precision: Option<DType>, folder: &Path) -> Result<(), ModelError> {
+    let configs = configurations(&from.config, target)?;
+    let named = Named { tensors: &from.checkpoint, layout: from.layout };
+    let image = ImageTower::new(&from.config.image, from.config.embed_dim).plan;
+    let text = TextTower::new(&from.config.text, from.config.embed_dim).plan;
+    let problems = check(named, &[&image, &text], &[]);
+    if !problems.is_empty() {
+        return Err(ModelError::Tensors { place: from.folder.display().to_string(), problems });
+    }
+    let mut pieces = Vec::new();
+    for spec in image.tensors().into_iter().chain(text.tensors()) {
+        pieces.extend(split(from, target, &spec.name)?);
+    }
+    for scalar in ["logit_scale", "logit_bias"] {
+        if from.checkpoint.get(scalar).is_some() {
+            pieces.extend(split(from, target, scalar)?);
+        }
+    }
+    std::fs::create_dir_all(folder).map_err(|source| ModelError::Read { path: folder.into(), source })?;
+    let infos: Vec<TensorInfo> = pieces
+        .iter()
+        .map(|piece| TensorInfo {
+            name: piece.name.clone(),
+            dtype: precision.filter(|_| piece.dtype.is_float()).unwrap_or(piece.dtype),
+            shape: piece.shape.clone(),
+        })
+        .collect();
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    let mut writer = SafeTensorsWriter::create(&folder.join(target.weights_file()), &metadata, &infos)?;
+    for (piece, info) in pieces.iter().zip(&infos) {
+        let bytes = piece.read(from)?;
+        let bytes = if info.dtype == piece.dtype { bytes } else { rounded(piece.dtype, info.dtype, &bytes) };
+        writer.write(&piece.name, &bytes)?;
+    }
+    for (name, config) in &configs {
+        write_json(&folder.join(name), config)?;
+    }
+    writer.finish()?;
+    Ok(())
+}
+
+fn rounded(from: DType, to: DType, bytes: &[u8]) -> Vec<u8> {
+    let mut values = vec![0.0; bytes.len() / from.size_of()];
+    openvision_io::weights::widen_to_f32(from, bytes, &mut values);
+    narrow_from_f32(to, &values).unwrap_or_default()
+}
+
+/// One tensor of the target, and how it comes out of the source.
+struct Piece {
+    name: String,
+    dtype: DType,
+    shape: Vec<usize>,
+    /// Names in the source file whose rows make up our tensor.
+    sources: Vec<String>,
+    /// Which part of the first axis of our tensor this is: part i of n.
+    part: (usize, usize),
+    transposed: bool,
+}
+
+/// The target's tensors for one of ours.
+fn split(from: &Description, target: Target, ours: &str) -> Result<Vec<Piece>, ModelError> {
+    let stored = from.layout.source(ours);
+    let wanted = target.layout().source(ours);
+    let sources: Vec<String> = stored.names().into_iter().map(str::to_owned).collect();
+    let info = |name: &str| {
+        from.checkpoint.get(name).ok_or_else(|| ModelError::Layout {
+            place: from.folder.display().to_string(),
+            problem: format!("no tensor {name}"),
+        })
+    };
+    let first = info(&sources[0])?;
+    let mut shape = first.shape.clone();
+    let flipped = |source: &TensorSource| matches!(source, TensorSource::Transposed(_));
+    if flipped(&stored) != flipped(&wanted) {
+        shape.reverse();
+    }
+    if sources.len() > 1 {
+        shape[0] *= sources.len();
+    }
+    let names = wanted.names();
+    if names.len() > 1 {
+        shape[0] /= names.len();
+    }
+    Ok(names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| Piece {
+            name: (*name).to_owned(),
+            dtype: first.dtype,
+            shape: shape.clone(),
+            sources: sources.clone(),
+            part: (i, names.len()),
+            transposed: flipped(&stored) != flipped(&wanted),
+        })
+        .collect())
+}
+
+impl Piece {
+    fn read(&self, from: &Description) -> Result<Vec<u8>, ModelError> {
+        let mut bytes = Vec::new();
+        for source in &self.sources {
+            bytes.extend(from.checkpoint.read_bytes(source)?);
+        }
+        let (part, parts) = self.part;
+        if parts > 1 {
+            let length = bytes.len() / parts;
+            bytes = bytes[part * length..(part + 1) * length].to_vec();
+        }
+        if self.transposed {
+            // The piece is [rows, columns]; the source has the axes exchanged.
+            let (size, rows, columns) = (self.dtype.size_of(), self.shape[0], self.shape[1]);
+            let mut out = Vec::with_capacity(bytes.len());
+            for row in 0..rows {
+                for column in 0..columns {
+                    out.extend_from_slice(&bytes[(column * rows + row) * size..][..size]);
+                }
+            }
+            bytes = out;
+        }
+        Ok(bytes)
+    }
+}
+
+/// Writes our `config.json`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_config(config: &ModelConfig, folder: &Path) -> Result<(), ModelError> {
+    let json = serde_json::to_value(config).expect("a description is always JSON");
+    write_json(&folder.join("config.json"), &json)
+}
+
+fn write_json(path: &Path, json: &Value) -> Result<(), ModelError> {
+    let mut text = serde_json::to_string_pretty(json).expect("JSON values are always text");
+    text.push('\n');
+    write_atomic(path, |file| file.write_all(text.as_bytes())).map_err(|error| ModelError::Weights(error.into()))
+}
+
+/// The configuration files of a target.
+fn configurations(config: &ModelConfig, target: Target) -> Result<Vec<(&'static str, Value)>, ModelError> {
+    Ok(match target {
+        Target::Ours => vec![("config.json", serde_json::to_value(config).expect("a description is always JSON"))],
+        Target::OpenClip => vec![("open_clip_config.json", open_clip(config)?)],
+        Target::HuggingFace => {
+            let (model, preprocessor) = hugging_face(config)?;
+            vec![("config.json", model), ("preprocessor_config.json", preprocessor)]
+        }
+    })
+}
+
+fn unable(target: &str, field: &str, why: String) -> ModelError {
+    ModelError::config(&format!("conversion to {target}"), field, why)
+}
+
+/// The ratio that open_clip's truncated product turns back into the MLP width.
+fn mlp_ratio(config: &TransformerConfig) -> f64 {
+    let ratio = config.mlp_width as f64 / config.width as f64;
+    if super::mlp_width(config.width, ratio) == config.mlp_width { ratio } else { ratio + 1e-9 }
+}
+
+fn open_clip(config: &ModelConfig) -> Result<Value, ModelError> {
+    let quick = |t: &TransformerConfig| t.activation == ActivationName::QuickGelu;
+    let (image, text) = (&config.image, &config.text);
+    if quick(&image.transformer) != quick(&text.transformer) {
+        return Err(unable("open_clip", "activation", "QuickGELU in one tower only cannot be expressed".into()));
+    }
+    let side = if image.height == image.width { json!(image.height) } else { json!([image.height, image.width]) };
+    let mut vision = json!({
+        "image_size": side,
+        "layers": image.transformer.layers,
+        "width": image.transformer.width,
+        "head_width": image.transformer.head_width(),
+        "patch_size": image.patch,
+    });
+    if !image.pre_norm {
+        vision["no_ln_pre"] = json!(true);
+    }
+    if image.pooling != ImagePooling::Class {
+        vision["pool_type"] = json!("avg");
+    }
+    if image.pooling == ImagePooling::MeanThenNorm {
+        vision["final_ln_after_pool"] = json!(true);
+    }
+    let mut words = json!({
+        "context_length": text.context,
+        "vocab_size": text.vocabulary,
+        "width": text.transformer.width,
+        "heads": text.transformer.heads,
+        "layers": text.transformer.layers,
+    });
+    open_clip_text(text, &mut words);
+    for (tower, t) in [(&mut vision, &image.transformer), (&mut words, &text.transformer)] {
+        if t.mlp_width != 4 * t.width {
+            tower["mlp_ratio"] = json!(mlp_ratio(t));
+        }
+        if t.activation == ActivationName::GeluTanh {
+            tower["act_kwargs"] = json!({ "approximate": "tanh" });
+        }
+        if t.epsilon != 1e-5 {
+            tower["norm_kwargs"] = json!({ "eps": shortest(t.epsilon) });
+        }
+    }
+    let mut model = json!({ "embed_dim": config.embed_dim, "vision_cfg": vision, "text_cfg": words });
+    if quick(&image.transformer) {
+        model["quick_gelu"] = json!(true);
+    }
+    Ok(json!({ "model_cfg": model, "preprocess_cfg": open_clip_preprocess(&config.preprocess)? }))
+}
+
+/// A float as the shortest decimal that reads back as the same f32.
+fn shortest(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}
+
+fn open_clip_text(text: &TextConfig, words: &mut Value) {
+    if !text.causal {
+        words["no_causal_mask"] = json!(true);
+    }
+    match text.pooling {
+        TextPooling::LargestId => {}
+        TextPooling::Last => words["pool_type"] = json!("last"),
+        TextPooling::First => words["pool_type"] = json!("first"),
+        // CLIP's end token has the largest id: open_clip's own rule gives the same position.
+        TextPooling::FirstOf(id) if id as usize + 1 == text.vocabulary => {}
+        TextPooling::FirstOf(id) => {
+            words["pool_type"] = json!("eos");
+            words["eos_id"] = json!(id);
+        }
+    }
+    match text.layout {
+        TextLayout::Openvision | TextLayout::OpenvisionJax => {
+            words["hf_tokenizer_name"] = json!("bert-base-uncased");
+            words["tokenizer_kwargs"] = json!({ "strip_sep_token": true });
+            // Makes open_clip since 2025-05 lay texts out as the model was trained.
+            words["tokenizer_mode"] = json!("clips");
+        }
+        TextLayout::BertClassFirst => {
+            words["hf_tokenizer_name"] = json!("bert-base-uncased");
+            words["tokenizer_kwargs"] = json!({ "strip_sep_token": true });
+        }
+        TextLayout::Clip | TextLayout::ClipHuggingFace | TextLayout::Folder => {}
+    }
+}
+
+fn open_clip_preprocess(preprocess: &Preprocess) -> Result<Value, ModelError> {
+    let interpolation = match preprocess.interpolation {
+        Interpolation::Bilinear => "bilinear",
+        Interpolation::Bicubic => "bicubic",
+        other => return Err(unable("open_clip", "interpolation", format!("{other:?} cannot be expressed"))),
+    };
+    let mode = match preprocess.resize {
+        ResizeMode::Squash => "squash",
+        ResizeMode::Shortest => "shortest",
+        ResizeMode::Longest => "longest",
+    };
+    Ok(json!({
+        "mean": preprocess.mean.map(shortest),
+        "std": preprocess.std.map(shortest),
+        "interpolation": interpolation,
+        "resize_mode": mode,
+    }))
+}
+
+fn hugging_face(config: &ModelConfig) -> Result<(Value, Value), ModelError> {
+    let (image, text) = (&config.image, &config.text);
+    let refuse = |field: &str, why: &str| Err(unable("Hugging Face's CLIPModel", field, why.to_owned()));
+    if !image.pre_norm || image.pooling != ImagePooling::Class {
+        return refuse("image", "it has a pre-norm and pools the class token; this tower does not");
+    }
+    if !text.causal {
+        return refuse("text", "its text tower is causal; this one is not");
+    }
+    if image.height != image.width {
+        return refuse("image size", "it takes square pictures only");
+    }
+    let end = match text.pooling {
+        TextPooling::FirstOf(id) => id,
+        TextPooling::LargestId => text.vocabulary as u32 - 1,
+        _ => return refuse("text.pooling", "it pools the end token"),
+    };
+    let tower = |t: &TransformerConfig| {
+        json!({
+            "hidden_size": t.width,
+            "intermediate_size": t.mlp_width,
+            "num_hidden_layers": t.layers,
+            "num_attention_heads": t.heads,
+            "hidden_act": activation_name(t.activation),
+            "layer_norm_eps": shortest(t.epsilon),
+            "projection_dim": config.embed_dim,
+        })
+    };
+    let mut vision = tower(&image.transformer);
+    vision["model_type"] = json!("clip_vision_model");
+    vision["image_size"] = json!(image.height);
+    vision["patch_size"] = json!(image.patch);
+    vision["num_channels"] = json!(3);
+    let mut words = tower(&text.transformer);
+    words["model_type"] = json!("clip_text_model");
+    words["vocab_size"] = json!(text.vocabulary);
+    words["max_position_embeddings"] = json!(text.context);
+    words["bos_token_id"] = json!(end.saturating_sub(1));
+    words["eos_token_id"] = json!(end);
+    words["pad_token_id"] = json!(end);
+    let model = json!({
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": config.embed_dim,
+        "logit_scale_init_value": 2.6592,
+        "vision_config": vision,
+        "text_config": words,
+    });
+    Ok((model, hugging_face_preprocess(&config.preprocess, image.height)?))
+}
+
+fn hugging_face_preprocess(preprocess: &Preprocess, side: usize) -> Result<Value, ModelError> {
+    let resample = match preprocess.interpolation {
+        Interpolation::Nearest => 0,
+        Interpolation::Lanczos => 1,
+        Interpolation::Bilinear => 2,
+        Interpolation::Bicubic => 3,
+        Interpolation::Box => 4,
+        Interpolation::Hamming => 5,
+    };
+    let crop = match preprocess.resize {
+        ResizeMode::Shortest => true,
+        ResizeMode::Squash => false,
+        ResizeMode::Longest => {
+            return Err(unable("Hugging Face's CLIPModel", "resize", "padding cannot be expressed".into()));
+        }
+    };
+    // The two differ by a pixel of crop offset in one of four sizes; a converted folder follows its new owner.
+    debug_assert!(matches!(preprocess.order, Order::OpenClip | Order::Hf));
+    let size = match crop {
+        true => json!({ "shortest_edge": preprocess.shortest_edge.unwrap_or(side) }),
+        false => json!({ "height": side, "width": side }),
+    };
+    Ok(json!({
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": true,
+        "size": size,
+        "resample": resample,
+        "do_center_crop": crop,
+        "crop_size": { "height": side, "width": side },
+        "do_rescale": true,
+        "rescale_factor": 1.0 / 255.0,
+        "do_normalize": true,
+        "image_mean": preprocess.mean.map(shortest),
+        "image_std": preprocess.std.map(shortest),
+        "do_convert_rgb": true,
+    }))
+}

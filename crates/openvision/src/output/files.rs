@@ -140,4 +140,3 @@ fn jsonl(file: &mut File, meta: &Meta, entries: &[Entry], rows: File) -> io::Res
     }
     out.flush()
 }
-

@@ -1,0 +1,143 @@
+//! Options that every command has, and what they turn into.
+
+use clap::{Args, ValueEnum};
+use openvision::interrupt::Interrupt;
+use openvision::{Error, LoadOptions, Model, pool, resolve};
+use openvision_io::image::Limits;
+use std::path::PathBuf;
+
+/// Arithmetic of a forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    /// 32-bit floats
+    F32,
+}
+
+/// Where a forward pass runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    /// This machine's processor
+    Cpu,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Common {
+    /// The model: a folder, a weights file, a hub id in the local cache, or a name of `models list`
+    #[arg(long, short, env = "OPENVISION_MODEL", global = true, value_name = "M")]
+    pub(crate) model: Option<String>,
+    /// Threads [default: all processors]
+    #[arg(long, short = 'j', value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Arithmetic of the forward pass
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub(crate) precision: Precision,
+    /// Where the forward pass runs
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    pub(crate) device: Device,
+    /// Follow the peers to the letter: published text layout, no EXIF orientation, 16-bit gray clipped
+    #[arg(long)]
+    pub(crate) as_published: bool,
+    /// Use no network (no command does yet)
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// One JSON object a line on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress and no notes
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// More about what is done
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+/// Most threads that make sense to ask for; a typing mistake should not start a million.
+const MOST_THREADS: usize = 1024;
+
+impl Common {
+    pub(crate) fn threads(&self) -> Result<usize, Error> {
+        match self.threads {
+            Some(threads) if (1..=MOST_THREADS).contains(&threads) => Ok(threads),
+            Some(threads) => Err(Error::Usage(format!("--threads {threads} is not between 1 and {MOST_THREADS}"))),
+            None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        }
+    }
+
+    /// Where the model is.
+    pub(crate) fn model_path(&self) -> Result<PathBuf, Error> {
+        let model = self.model.as_deref().ok_or_else(|| {
+            let hint = "no model: name one with --model (a folder, a file or a name of `openvision models list`), \
+                        or set OPENVISION_MODEL";
+            Error::Usage(hint.into())
+        })?;
+        resolve::resolve(model)
+    }
+
+    pub(crate) fn options(&self, image: bool, text: bool) -> LoadOptions {
+        LoadOptions { image, text, as_published: self.as_published, ..LoadOptions::default() }
+    }
+
+    /// Loads the model with the towers that are needed.
+    pub(crate) fn load(&self, options: &LoadOptions) -> Result<Model, Error> {
+        let path = self.model_path()?;
+        let started = std::time::Instant::now();
+        let model = Model::load(&path, options, pool(self.threads()?))?;
+        if !self.quiet {
+            for note in &model.notes {
+                self.note(note);
+            }
+        }
+        if self.verbose {
+            let seconds = started.elapsed().as_secs_f64();
+            eprintln!("loaded {} in {seconds:.2} s, {}", path.display(), model.isa().name());
+        }
+        Ok(model)
+    }
+
+    /// A remark on standard error, with `-v` only: nothing is wrong.
+    pub(crate) fn note(&self, text: &str) {
+        if self.verbose {
+            eprintln!("note: {text}");
+        }
+    }
+}
+
+/// Options of commands that read pictures.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Pictures {
+    /// Files, folders (recursive), patterns, or - for a list of paths on standard input
+    #[arg(value_name = "INPUT")]
+    pub(crate) inputs: Vec<String>,
+    /// The list on standard input is separated by NUL, not by lines
+    #[arg(short = '0', long)]
+    pub(crate) null: bool,
+    /// Refuse pictures of more pixels
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_pixels)]
+    pub(crate) max_pixels: u64,
+    /// Encode at this height and width (N or HxW) instead of the model's own
+    #[arg(long, value_name = "SIZE", value_parser = image_size)]
+    pub(crate) image_size: Option<(usize, usize)>,
+}
+
+impl Pictures {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { max_pixels: self.max_pixels, ..Limits::default() }
+    }
+
+    pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Error> {
+        openvision::inputs::expand(&self.inputs, self.null)
+    }
+}
+
+fn image_size(text: &str) -> Result<(usize, usize), String> {
+    let side = |part: &str| part.parse::<usize>().map_err(|_| format!("'{text}' is not a size such as 224 or 160x240"));
+    match text.split_once('x') {
+        Some((height, width)) => Ok((side(height)?, side(width)?)),
+        None => side(text).map(|side| (side, side)),
+    }
+}
+
+/// Ctrl-C as a flag.
+pub(crate) fn interrupt() -> Interrupt {
+    Interrupt::listen()
+}

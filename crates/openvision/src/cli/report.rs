@@ -1,0 +1,86 @@
+//! What goes to standard output and standard error: lines, JSON, failures, progress.
+
+use super::Ending;
+use super::common::Common;
+use indicatif::{ProgressBar, ProgressStyle};
+use openvision::Error;
+use openvision::interrupt::Interrupt;
+use openvision::pictures::ItemError;
+use serde_json::{Value, json};
+use std::io::{BufWriter, IsTerminal, Stdout, Write};
+
+/// The voice of a command.
+pub(crate) struct Report {
+    out: BufWriter<Stdout>,
+    json: bool,
+    bar: ProgressBar,
+    failed: usize,
+    terminal: bool,
+}
+
+impl Report {
+    /// A report on `total` inputs; progress shows on a terminal only.
+    pub(crate) fn new(common: &Common, total: usize) -> Self {
+        let bar = if common.quiet || !std::io::stderr().is_terminal() || total < 2 {
+            ProgressBar::hidden()
+        } else {
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {per_sec}  {eta} left");
+            ProgressBar::new(total as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        };
+        let terminal = std::io::stdout().is_terminal();
+        Self { out: BufWriter::new(std::io::stdout()), json: common.json, bar, failed: 0, terminal }
+    }
+
+    /// One input is done.
+    pub(crate) fn tick(&self) {
+        self.bar.inc(1);
+    }
+
+    /// A line of results. On a terminal it is shown at once, elsewhere with the next full buffer.
+    pub(crate) fn line(&mut self, text: impl std::fmt::Display) -> Result<(), Error> {
+        let written = self.bar.suspend(|| {
+            writeln!(self.out, "{text}")?;
+            if self.terminal { self.out.flush() } else { Ok(()) }
+        });
+        written.map_err(Error::Stdout)
+    }
+
+    /// Whether results are JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// A line of JSON.
+    pub(crate) fn object(&mut self, value: &Value) -> Result<(), Error> {
+        self.line(value)
+    }
+
+    /// An input failed: on standard error, and as JSON where that is spoken.
+    pub(crate) fn failure(&mut self, input: &str, error: &ItemError) -> Result<(), Error> {
+        self.failed += 1;
+        self.bar.suspend(|| eprintln!("error: {error}"));
+        if self.json {
+            self.object(&json!({ "input": input, "error": { "code": error.code(), "message": error.to_string() } }))?;
+        }
+        Ok(())
+    }
+
+    /// A remark for people.
+    pub(crate) fn remark(&self, text: impl std::fmt::Display) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
+    /// Flushes, and says how the command ended.
+    pub(crate) fn finish(mut self, interrupt: &Interrupt) -> Result<Ending, Error> {
+        self.bar.finish_and_clear();
+        self.out.flush().map_err(Error::Stdout)?;
+        Ok(match (interrupt.is_set(), self.failed) {
+            (true, _) => Ending::Interrupted,
+            (false, 0) => Ending::Done,
+            (false, failed) => {
+                eprintln!("{failed} input(s) failed; all others are complete");
+                Ending::SomeFailed
+            }
+        })
+    }
+}

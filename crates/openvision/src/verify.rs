@@ -1,0 +1,98 @@
+//! `models verify`: loads a model, checks every tensor, runs a self-test; a report that a user can send.
+
+use crate::{LoadOptions, Model};
+use openvision_kernels::Isa;
+use openvision_kernels::pool::Pool;
+use openvision_model::import::{Found, describe};
+use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What was found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Whether nothing is wrong.
+    pub ok: bool,
+    /// What is wrong.
+    pub problems: Vec<String>,
+    /// What was looked at and is right, and what a user should know.
+    pub checked: Vec<String>,
+}
+
+/// Verifies a file or folder.
+pub fn verify(path: &Path, options: &LoadOptions, pool: &Arc<Pool>) -> Report {
+    let mut report = Report::default();
+    if let Err(problem) = examine(path, options, pool, &mut report) {
+        report.problems.extend(problem.lines().map(str::to_owned));
+    }
+    report.ok = report.problems.is_empty();
+    report
+}
+
+fn examine(path: &Path, options: &LoadOptions, pool: &Arc<Pool>, report: &mut Report) -> Result<(), String> {
+    let text = |error: openvision_model::ModelError| error.to_string();
+    let description = describe(path, options.as_published).map_err(text)?;
+    let container = description.checkpoint.container();
+    report.checked.push(format!(
+        "{}: {} tensors in {} file(s), named as {}",
+        container.name(),
+        description.checkpoint.tensors().len(),
+        description.checkpoint.files().len(),
+        description.layout.describe(),
+    ));
+    report.checked.push(format!("configuration: {}", found_name(description.found)));
+    report.checked.extend(description.notes.clone());
+    let counts = description.config.parameters();
+    report.checked.push(format!("{} parameters (image {}, text {})", counts.total, counts.image, counts.text));
+    drop(description);
+    let model = Model::load(path, options, Arc::clone(pool)).map_err(text)?;
+    report.checked.push("every tensor is there, has its shape and holds finite numbers".into());
+    let scale = model.logit_scale();
+    if !(scale.is_finite() && (0.1..=1e4).contains(&scale)) {
+        report.problems.push(format!("the logit scale is {scale}; 14 to 100 is usual"));
+    }
+    let best = outputs(&model).map_err(text)?;
+    check_outputs(&best, report);
+    // The same pass on one thread, and with the plainest instruction set that is quick enough, must give the same bits.
+    let one = Arc::new(Pool::new(1));
+    for isa in Isa::present().into_iter().filter(|isa| isa.name() != "portable") {
+        let options = LoadOptions { isa: Some(isa), ..options.clone() };
+        let again = Model::load(path, &options, Arc::clone(&one)).and_then(|model| outputs(&model)).map_err(text)?;
+        if again == best {
+            report.checked.push(format!("self-test: the same bits on one thread with {}", isa.name()));
+        } else {
+            report.problems.push(format!("self-test: other results on one thread with {}", isa.name()));
+        }
+    }
+    Ok(())
+}
+
+/// Embeddings of a made-up picture and of a text.
+fn outputs(model: &Model) -> Result<(Vec<f32>, Vec<f32>), openvision_model::ModelError> {
+    let image = &model.config.image;
+    let pixels: Vec<f32> =
+        (0..3 * image.height * image.width).map(|i| ((i * 7919 % 2003) as f32 / 1001.0 - 1.0) * 1.5).collect();
+    let (text, _) = model.encode_texts(&["a photo of a red bicycle"])?;
+    Ok((model.encode_pixels(&pixels)?, text))
+}
+
+fn check_outputs((image, text): &(Vec<f32>, Vec<f32>), report: &mut Report) {
+    for (name, values) in [("picture", image), ("text", text)] {
+        if values.iter().any(|v| !v.is_finite()) {
+            report.problems.push(format!("self-test: the embedding of a {name} is not finite"));
+        } else if values.iter().all(|v| *v == 0.0) {
+            report.problems.push(format!("self-test: the embedding of a {name} is zero"));
+        } else {
+            report.checked.push(format!("self-test: a {name} gives {} finite values", values.len()));
+        }
+    }
+}
+
+fn found_name(found: Found) -> &'static str {
+    match found {
+        Found::Ours => "config.json of this program",
+        Found::OpenClip => "open_clip_config.json",
+        Found::HuggingFace => "config.json of Hugging Face",
+        Found::Shapes => "none; derived from the tensors' shapes",
+    }
+}
