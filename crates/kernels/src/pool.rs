@@ -20,6 +20,8 @@ const YIELDS: usize = 64;
 pub struct TeamMemory {
     pub(crate) exchange: [Buffer; 2],
     pub(crate) gathered: Buffer,
+    /// What each member is doing, by barrier parity: `[parity][rank]`.
+    claims: [Vec<AtomicU64>; 2],
 }
 
 impl TeamMemory {
@@ -31,13 +33,12 @@ impl TeamMemory {
 }
 
 /// What the members of one run share.
-struct Team {
+struct Team<'a> {
     size: usize,
     arrived: AtomicUsize,
     generation: AtomicUsize,
     poisoned: AtomicBool,
-    /// What each member is doing, by barrier parity: `[parity][rank]`.
-    claims: [Vec<AtomicU64>; 2],
+    claims: [&'a [AtomicU64]; 2],
     exchange: [*mut f32; 2],
     exchange_length: usize,
     gathered: *mut f32,
@@ -46,19 +47,22 @@ struct Team {
 
 // SAFETY: the pointers lead to a `TeamMemory` that `run` borrows exclusively until every member is done; members touch
 // disjoint parts of it between barriers (see `attention` and `gather`), everything else is atomic.
-unsafe impl Sync for Team {}
+unsafe impl Sync for Team<'_> {}
 
-impl Team {
-    fn new(size: usize, memory: &mut TeamMemory) -> Self {
+impl<'a> Team<'a> {
+    fn new(size: usize, memory: &'a mut TeamMemory) -> Self {
+        for claims in &mut memory.claims {
+            claims.resize_with(size, AtomicU64::default);
+        }
         let [even, odd] = &mut memory.exchange;
         let exchange_length = even.len().min(odd.len());
-        let claims = || (0..size).map(|_| AtomicU64::new(0)).collect();
+        let claims = [&memory.claims[0][..], &memory.claims[1][..]];
         Self {
             size,
             arrived: AtomicUsize::new(0),
             generation: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
-            claims: [claims(), claims()],
+            claims,
             exchange: [even.as_mut_ptr(), odd.as_mut_ptr()],
             exchange_length,
             gathered: memory.gathered.as_mut_ptr(),
@@ -92,7 +96,7 @@ pub struct Member<'a> {
 
 /// A team of others, or of this member alone.
 enum TeamRef<'a> {
-    Shared(&'a Team),
+    Shared(&'a Team<'a>),
     Solo(&'a mut TeamMemory),
 }
 

@@ -85,6 +85,9 @@ pub fn convert(from: &Description, target: Target, precision: Option<DType>, fol
     for (name, config) in &configs {
         write_json(&folder.join(name), config)?;
     }
+    if target == Target::Ours {
+        write_config(&from.config, folder)?;
+    }
     writer.finish()?;
     Ok(())
 }
@@ -176,20 +179,19 @@ impl Piece {
 /// # Errors
 /// The file cannot be written.
 pub fn write_config(config: &ModelConfig, folder: &Path) -> Result<(), ModelError> {
-    let json = serde_json::to_value(config).expect("a description is always JSON");
-    write_json(&folder.join("config.json"), &json)
+    write_json(&folder.join("config.json"), config)
 }
 
-fn write_json(path: &Path, json: &Value) -> Result<(), ModelError> {
-    let mut text = serde_json::to_string_pretty(json).expect("JSON values are always text");
+fn write_json(path: &Path, json: &impl serde::Serialize) -> Result<(), ModelError> {
+    let mut text = serde_json::to_string_pretty(json).expect("descriptions are always JSON");
     text.push('\n');
     write_atomic(path, |file| file.write_all(text.as_bytes())).map_err(|error| ModelError::Weights(error.into()))
 }
 
-/// The configuration files of a target.
+/// The configuration files of a foreign target.
 fn configurations(config: &ModelConfig, target: Target) -> Result<Vec<(&'static str, Value)>, ModelError> {
     Ok(match target {
-        Target::Ours => vec![("config.json", serde_json::to_value(config).expect("a description is always JSON"))],
+        Target::Ours => vec![],
         Target::OpenClip => vec![("open_clip_config.json", open_clip(config)?)],
         Target::HuggingFace => {
             let (model, preprocessor) = hugging_face(config)?;
