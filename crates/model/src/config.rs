@@ -246,7 +246,7 @@ impl ImageConfig {
         rows * columns + 1
     }
 
-    fn check(&self, place: &str) -> Result<(), ModelError> {
+    pub(crate) fn check(&self, place: &str) -> Result<(), ModelError> {
         in_bounds(place, "image.height", self.height, LARGEST_SIDE)?;
         in_bounds(place, "image.width", self.width, LARGEST_SIDE)?;
         in_bounds(place, "image.patch", self.patch, self.height.min(self.width))?;

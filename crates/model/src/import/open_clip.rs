@@ -46,6 +46,7 @@ pub fn config(source: &Source, reading: Reading) -> Result<ModelConfig, ModelErr
     let image = image_config(&vision, quick, reading)?;
     let text = text_config(&text, quick, reading)?;
     let empty = json!({});
+    image.check(source.place)?;
     let size = (image.height, image.width);
     let preprocess = Preprocess::from_open_clip(source.preprocess.unwrap_or(&empty), size)
         .map_err(|error| ModelError::Preprocess { place: source.place.to_owned(), source: error })?;

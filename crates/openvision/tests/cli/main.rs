@@ -1,0 +1,9 @@
+//! Tests of the real program on real files: each in a folder of its own, named by what a user would do.
+#![allow(clippy::unwrap_used)] // helpers outside #[test] functions unwrap too
+
+mod embed;
+mod hostile;
+mod models;
+mod photos;
+mod sorting;
+mod support;

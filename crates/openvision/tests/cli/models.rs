@@ -1,0 +1,174 @@
+//! `openvision models`, `doctor`, `completions`, help.
+
+use crate::support::{openvision, photo, small_model, testdata, tiny_model};
+use serde_json::Value;
+
+#[test]
+fn list_has_all_models_with_exact_counts() {
+    let lines = openvision(&["models", "list", "--json", "--family", "openvision"]).expect(0).json_lines();
+    assert_eq!(lines.len(), 26);
+    let base = lines.iter().find(|line| line["hub_id"] == "UCSC-VLAA/openvision-vit-base-patch16-224").unwrap();
+    assert_eq!(base["params"]["total"], 140_707_841);
+    assert_eq!(base["cached"], false);
+    assert!(openvision(&["models", "list"]).expect(0).stdout.lines().count() > 40);
+    openvision(&["models", "list", "--family", "resnet"]).expect(2);
+}
+
+#[test]
+fn show_tells_what_a_model_is_and_how_its_texts_are_read() {
+    let shown = openvision(&["models", "show", &tiny_model(), "--json"]).expect(0).json_lines().remove(0);
+    assert_eq!(shown["tensors"].as_array().unwrap().len(), 300);
+    assert_eq!(shown["config"]["text"]["layout"], "openvision");
+    assert!(shown["notes"][0].as_str().unwrap().contains("recognised as OpenVision"));
+    assert_eq!(shown["fingerprint"]["image"].as_str().unwrap().len(), 32);
+    assert!(openvision(&["models", "show", &tiny_model()]).expect(0).stdout.contains("visual.conv1.weight"));
+    // A known model that is not on this machine still has a description.
+    let known = openvision(&["models", "show", "clip/vit-l-14", "--json"]).expect(0).json_lines().remove(0);
+    assert_eq!(known["params"]["total"], 427_616_513);
+}
+
+/// The known trap: a published configuration in a folder of any name.
+#[test]
+fn published_configurations_are_read_rightly_and_to_the_letter_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("some-renamed-folder").display().to_string();
+    openvision(&["models", "convert", &tiny_model(), &out, "--to", "open_clip"]).expect(0);
+    // What the 26 published files say: the tokenizer's name, and no `tokenizer_mode`.
+    let path = format!("{out}/open_clip_config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(config["model_cfg"]["text_cfg"]["tokenizer_mode"], "clips");
+    config["model_cfg"]["text_cfg"].as_object_mut().unwrap().remove("tokenizer_mode");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let text = folder.path().join("t.txt");
+    std::fs::write(&text, "a dog\n").unwrap();
+    let text = text.display().to_string();
+    let embed = |model: &str, extra: &[&str]| {
+        let all = [&["embed", "-m", model, "--texts", &text, "--json"][..], extra].concat();
+        openvision(&all).expect(0).json_lines().remove(0)
+    };
+    let ours = embed(&tiny_model(), &[]);
+    assert_eq!(embed(&out, &[])["embedding"], ours["embedding"]);
+    assert_eq!(embed(&out, &[])["fingerprint"], ours["fingerprint"]);
+    assert_ne!(embed(&out, &["--as-published"])["embedding"], ours["embedding"]);
+    let verified = openvision(&["models", "verify", &out]).expect(0);
+    assert!(verified.stdout.contains("recognised as OpenVision"), "{}", verified.stdout);
+    let literal = openvision(&["models", "show", &out, "--as-published", "--json"]).expect(0).json_lines().remove(0);
+    assert_eq!(literal["config"]["text"]["layout"], "bert_class_first");
+    assert!(literal["notes"][0].as_str().unwrap().contains("not the trained ones"));
+    // Even without a configuration the tensors are enough.
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(embed(&out, &[])["embedding"], ours["embedding"]);
+}
+
+#[test]
+fn verify_reports_every_problem_at_once() {
+    assert!(openvision(&["models", "verify", &tiny_model()]).expect(0).stdout.contains("the model is fine"));
+    // The small golden has a vocabulary of 300, which the text layout's ids do not fit: that is said, too.
+    let small = openvision(&["models", "verify", &small_model()]).expect(1);
+    assert!(small.stdout.contains("outside the vocabulary of 300"), "{}", small.stdout);
+    let folder = tempfile::tempdir().unwrap();
+    let golden = testdata().join("goldens/openvision-tiny");
+    let weights = std::fs::read(golden.join("open_clip_model.safetensors")).unwrap();
+    std::fs::write(folder.path().join("open_clip_model.safetensors"), weights).unwrap();
+    let text = std::fs::read_to_string(golden.join("open_clip_config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config["model_cfg"]["vision_cfg"]["layers"] = 4.into();
+    config["model_cfg"]["text_cfg"]["layers"] = 1.into();
+    config["model_cfg"]["embed_dim"] = 50.into();
+    std::fs::write(folder.path().join("open_clip_config.json"), config.to_string()).unwrap();
+    let ran = openvision(&["models", "verify", &folder.path().display().to_string(), "--json"]).expect(1);
+    let problems = ran.json_lines()[0]["problems"].to_string();
+    for part in
+        ["missing: visual.transformer.resblocks.3.", "unexpected: transformer.resblocks.1.", "wrong shape: visual.proj"]
+    {
+        assert!(problems.contains(part), "{part}: {problems}");
+    }
+}
+
+/// ours -> open_clip -> ours and CLIP through Hugging Face: tensors bit for bit, embeddings too.
+#[test]
+fn conversions_there_and_back_are_bit_exact() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let golden = |name: &str| testdata().join("goldens").join(name).display().to_string();
+    let convert = |from: &str, to: &str, layout: &str| {
+        openvision(&["models", "convert", from, to, "--to", layout]).expect(0);
+    };
+    // A square picture: open_clip and Hugging Face round the offset of a crop differently, in one of four sizes.
+    let embedding = |model: &str| {
+        let line =
+            openvision(&["embed", "-m", model, &photo("astronaut.jpg"), "--json"]).expect(0).json_lines().remove(0);
+        line["embedding"].clone()
+    };
+    for (name, layouts) in [
+        ("openvision-tiny", &["openvision", "open_clip", "openvision"][..]),
+        ("open_clip-gelu", &["openvision", "hf", "openvision", "open_clip", "openvision"]),
+        ("hf-clip", &["openvision", "open_clip", "hf", "openvision"]),
+        ("openai-quickgelu/model.pt", &["openvision", "hf", "openvision"]),
+    ] {
+        let mut from = golden(name);
+        let wanted = embedding(&from);
+        let mut ours = Vec::new();
+        for (i, layout) in layouts.iter().enumerate() {
+            let to = at(&format!("{}-{i}", name.replace('/', "-")));
+            convert(&from, &to, layout);
+            if *layout == "openvision" {
+                ours.push(std::fs::read(format!("{to}/model.safetensors")).unwrap());
+            }
+            assert_eq!(embedding(&to), wanted, "{name} as {layout}");
+            from = to;
+        }
+        assert!(ours.windows(2).all(|pair| pair[0] == pair[1]), "{name}: tensors changed on the way");
+    }
+    let ran = openvision(&["models", "convert", &golden("openvision-tiny"), &at("no"), "--to", "hf"]).expect(1);
+    assert!(ran.stderr.contains("pre-norm"), "{}", ran.stderr);
+}
+
+#[test]
+fn rounded_weights_are_half_the_size_and_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = std::fs::metadata(format!("{}/model.safetensors", tiny_model())).unwrap().len();
+    for precision in ["f16", "bf16"] {
+        let out = folder.path().join(precision).display().to_string();
+        openvision(&["models", "convert", &tiny_model(), &out, "--to", "openvision", "--precision", precision])
+            .expect(0);
+        let half = std::fs::metadata(format!("{out}/model.safetensors")).unwrap().len();
+        assert!(half < full * 6 / 10, "{half} of {full}");
+        openvision(&["models", "verify", &out]).expect(0);
+    }
+}
+
+#[test]
+fn init_is_reproducible_and_refuses_nonsense() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let config = format!("{}/config.json", tiny_model());
+    for (out, seed) in [("a", "7"), ("b", "7"), ("c", "8")] {
+        openvision(&["models", "init", &config, &at(out), "--seed", seed]).expect(0);
+    }
+    let weights = |name: &str| std::fs::read(folder.path().join(name).join("model.safetensors")).unwrap();
+    assert_eq!(weights("a"), weights("b"));
+    assert_ne!(weights("a"), weights("c"));
+    let text = std::fs::read_to_string(&config).unwrap().replace("\"heads\": 3", "\"heads\": 5");
+    std::fs::write(at("bad.json"), text).unwrap();
+    let ran = openvision(&["models", "init", &at("bad.json"), &at("d")]).expect(1);
+    assert!(ran.stderr.contains("heads"), "{}", ran.stderr);
+    assert!(!folder.path().join("d").exists());
+}
+
+#[test]
+fn help_doctor_and_completions() {
+    let help = openvision(&["--help"]).expect(0).stdout;
+    for name in ["models", "embed", "classify", "rank", "doctor", "completions"] {
+        assert!(help.contains(name), "{name}");
+        if name != "completions" {
+            openvision(&[name, "--help"]).expect(0);
+        }
+    }
+    let doctor = openvision(&["doctor", "--json"]).expect(0).json_lines().remove(0);
+    assert!(doctor["instruction_sets"].as_array().unwrap().iter().any(|s| s == "portable"));
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(openvision(&["completions", shell]).expect(0).stdout.contains("openvision"), "{shell}");
+    }
+    assert_eq!(openvision(&["frobnicate"]).code, 2);
+}
