@@ -13,6 +13,7 @@ pub mod gemm;
 pub mod isa;
 pub mod norm;
 pub mod patch;
+pub mod peak;
 pub mod pool;
 pub mod resize;
 pub mod vector;

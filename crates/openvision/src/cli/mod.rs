@@ -1,5 +1,6 @@
 //! The command line: one table of options gives parsing, help and completions. Nothing is computed here.
 
+mod bench;
 mod classify;
 mod common;
 mod doctor;
@@ -60,6 +61,8 @@ enum Command {
     Classify(classify::Classify),
     /// Order pictures by a text or by another picture
     Rank(rank::Rank),
+    /// Measure how fast a model runs on this machine
+    Bench(bench::Bench),
     /// Say what this machine offers and what is wrong with it
     Doctor(doctor::Doctor),
     /// Print a completion script for a shell
@@ -77,6 +80,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Embed(command) => command.run(),
         Command::Classify(command) => command.run(),
         Command::Rank(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "openvision", &mut std::io::stdout());

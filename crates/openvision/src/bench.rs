@@ -1,0 +1,224 @@
+//! `bench`: how fast a tower runs on this machine with its input already in memory, against the processor's peak
+//! measured in the same run. Reading and decoding pictures is no part of it.
+
+use crate::{Error, Model};
+use openvision_kernels::peak;
+use openvision_model::tower::Until;
+use openvision_model::{Fill, Pass};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// Rounds of measuring the peak, and the length of each.
+const PEAK_ROUNDS: usize = 10;
+const PEAK_LENGTH: Duration = Duration::from_millis(30);
+
+/// Passes that a row has at least, however long one takes.
+const FEWEST_PASSES: usize = 3;
+
+/// Which tower is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tower {
+    /// Pictures.
+    Image,
+    /// Texts.
+    Text,
+}
+
+/// Speed of one batch size.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The model's name.
+    pub model: String,
+    /// The tower.
+    pub tower: Tower,
+    /// Items of one pass.
+    pub batch: usize,
+    /// Passes measured.
+    pub passes: usize,
+    /// Items a second in the median pass.
+    pub median_per_second: f64,
+    /// Items a second in the fastest pass.
+    pub best_per_second: f64,
+    /// 10⁹ floating-point operations a second in the median pass (2 a multiply-add; products and attention only).
+    pub gflops: f64,
+    /// The same in the fastest pass.
+    pub best_gflops: f64,
+    /// `gflops` as a share of `peak_gflops`.
+    pub peak_share: f64,
+    /// The same for the fastest pass.
+    pub best_peak_share: f64,
+    /// The most that all threads reached with multiply-adds alone, before this row was measured.
+    pub peak_gflops: f64,
+    /// The instruction set.
+    pub instruction_set: &'static str,
+    /// Threads.
+    pub threads: usize,
+    /// Bytes of the tower's packed weights.
+    pub weight_bytes: usize,
+    /// Most memory that the process has had so far, in bytes, where the system says it.
+    pub peak_memory: Option<u64>,
+}
+
+/// One tower with inputs in memory.
+pub struct Bench<'a> {
+    model: &'a Model,
+    tower: Tower,
+    inputs: Inputs,
+}
+
+/// Inputs, used in turn by the items of a pass.
+enum Inputs {
+    /// Pictures as planar pixels, one after the other.
+    Pixels(Vec<f32>),
+    /// Rows of token ids with the position that pooling takes.
+    Ids(Vec<(Vec<u32>, usize)>),
+}
+
+impl<'a> Bench<'a> {
+    /// A bench of one tower on an input of its own making.
+    ///
+    /// # Errors
+    /// The tower is not loaded.
+    pub fn new(model: &'a Model, tower: Tower) -> Result<Self, Error> {
+        let inputs = match tower {
+            Tower::Image => {
+                model.image()?;
+                let values = 3 * model.config.image.height * model.config.image.width;
+                // No picture, but as spread as normalised pixels: the fractional parts of multiples of a surd.
+                Inputs::Pixels((0..values).map(|i| (i as f32 * 0.618_034).fract() * 4.0 - 2.0).collect())
+            }
+            Tower::Text => {
+                model.text()?;
+                let tokenizer = model.tokenizer()?;
+                let ids = tokenizer.encode("a photo of a dog beside a red bicycle").ids;
+                let mark = model.mark(&ids)?;
+                Inputs::Ids(vec![(ids, mark)])
+            }
+        };
+        Ok(Self { model, tower, inputs })
+    }
+
+    /// Takes other inputs: little-endian f32 pixels [pictures, 3, height, width], or u32 token ids [texts, context].
+    ///
+    /// # Errors
+    /// The bytes are no whole number of inputs, or ids do not fit the model.
+    pub fn set_inputs(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        let length = match self.tower {
+            Tower::Image => 3 * self.model.config.image.height * self.model.config.image.width,
+            Tower::Text => self.model.config.text.context,
+        };
+        let (words, rest) = bytes.as_chunks::<4>();
+        if !rest.is_empty() || words.is_empty() || !words.len().is_multiple_of(length) {
+            let problem = format!("{} bytes are no whole number of inputs of {length} 4-byte values", bytes.len());
+            return Err(Error::Usage(problem));
+        }
+        self.inputs = match self.tower {
+            Tower::Image => Inputs::Pixels(words.iter().map(|word| f32::from_le_bytes(*word)).collect()),
+            Tower::Text => {
+                let ids: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
+                let rows = ids.chunks(length).map(|ids| Ok((ids.to_vec(), self.model.mark(ids)?)));
+                Inputs::Ids(rows.collect::<Result<_, Error>>()?)
+            }
+        };
+        Ok(words.len() / length)
+    }
+
+    /// Raw embeddings of the inputs, one after the other.
+    ///
+    /// # Errors
+    /// The tower is not loaded.
+    pub fn embed(&self) -> Result<Vec<f32>, Error> {
+        Ok(match &self.inputs {
+            Inputs::Pixels(pixels) => self.model.encode_pixels(pixels)?,
+            Inputs::Ids(rows) => self.model.encode_ids(&rows.iter().map(|(ids, _)| ids.clone()).collect::<Vec<_>>())?,
+        })
+    }
+
+    /// Seconds of one pass over `batch` items.
+    ///
+    /// # Errors
+    /// The tower is not loaded.
+    pub fn pass(&self, batch: usize) -> Result<f64, Error> {
+        let pass = Pass {
+            count: batch,
+            until: Until::Embedding,
+            fill: &|index, item| {
+                match &self.inputs {
+                    Inputs::Pixels(pixels) => {
+                        let length = item.pixels.len();
+                        let at = index % (pixels.len() / length) * length;
+                        item.pixels.copy_from_slice(&pixels[at..at + length]);
+                    }
+                    Inputs::Ids(rows) => {
+                        let (ids, mark) = &rows[index % rows.len()];
+                        item.ids.copy_from_slice(ids);
+                        *item.mark = *mark;
+                    }
+                }
+                Fill::Ready
+            },
+            sink: &|_, embedding| {
+                std::hint::black_box(embedding);
+            },
+            observe: None,
+        };
+        let encoder = match self.tower {
+            Tower::Image => self.model.image()?,
+            Tower::Text => self.model.text()?,
+        };
+        let started = Instant::now();
+        encoder.run(self.model.pool(), &pass);
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    /// Measures one batch size for about `length`, after one pass to warm up.
+    ///
+    /// # Errors
+    /// The tower is not loaded, or the batch is empty.
+    pub fn measure(&self, batch: usize, length: Duration) -> Result<Row, Error> {
+        if batch == 0 {
+            return Err(Error::Usage("--batch 0: a batch has at least one item".into()));
+        }
+        let (model, pool) = (self.model, self.model.pool());
+        let peak = peak::flops_per_second(model.isa(), pool, PEAK_ROUNDS, PEAK_LENGTH) / 1e9;
+        self.pass(batch)?;
+        let started = Instant::now();
+        let mut seconds = Vec::new();
+        while seconds.len() < FEWEST_PASSES || started.elapsed() < length {
+            seconds.push(self.pass(batch)?);
+        }
+        seconds.sort_by(f64::total_cmp);
+        let (median, best) = (seconds[seconds.len() / 2], seconds[0]);
+        let flops = model.config.flops();
+        let (flops, encoder) = match self.tower {
+            Tower::Image => (flops.image, model.image()?),
+            Tower::Text => (flops.text, model.text()?),
+        };
+        let gflop = (flops * batch as u64) as f64 / 1e9;
+        Ok(Row {
+            model: model.config.name.clone().unwrap_or_else(|| "unnamed".into()),
+            tower: self.tower,
+            batch,
+            passes: seconds.len(),
+            median_per_second: batch as f64 / median,
+            best_per_second: batch as f64 / best,
+            gflops: gflop / median,
+            best_gflops: gflop / best,
+            peak_share: gflop / median / peak,
+            best_peak_share: gflop / best / peak,
+            peak_gflops: peak,
+            instruction_set: model.isa().name(),
+            threads: pool.threads(),
+            weight_bytes: encoder.weight_bytes(),
+            peak_memory: peak_memory(),
+        })
+    }
+}
+
+/// Most memory that this process has had, in bytes, where the system says it in a file.
+pub fn peak_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
