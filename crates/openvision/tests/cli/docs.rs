@@ -14,7 +14,10 @@ fn commands(page: &Path) -> Vec<String> {
             "```sh" => inside = true,
             "```" => inside = false,
             // Building and testing the repository itself is what runs this test.
-            other if other.starts_with("cargo test") || other.starts_with("cargo xtask") || other.starts_with("cargo +") => {}
+            other
+                if other.starts_with("cargo test")
+                    || other.starts_with("cargo xtask")
+                    || other.starts_with("cargo +") => {}
             other if inside => lines.push(other.replace("cargo run --release --", "openvision")),
             _ => {}
         }
