@@ -1,4 +1,4 @@
-//! Tasks of this repository: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask full`.
+//! Tasks of this repository: `cargo xtask ci`, `cargo xtask checks`, `cargo xtask tidy`, `cargo xtask full`.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use xtask::tidy;
 
 const HELP: &str = "\
 cargo xtask TASK
-  ci      fmt, clippy, tidy, doc, deny, tests: what must pass before a change is merged
+  ci      checks, then tests: what must pass before a change is merged
+  checks  fmt, tidy, clippy, doc, deny
   tidy    the rules of the house that no other tool checks; prints the largest files and functions
   full    ci, then every test in release, slow ones included
 ";
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let task = std::env::args().nth(1).unwrap_or_default();
     let passed = match task.as_str() {
         "ci" => ci(),
+        "checks" => checks(),
         "tidy" => run_tidy(),
         "full" => ci() && cargo("slow tests", &["test", "--workspace", "--release", "--", "--include-ignored"]),
         _ => {
@@ -28,24 +30,36 @@ fn main() -> ExitCode {
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Steps in order of how soon they fail; the first failure ends the run.
 fn ci() -> bool {
-    cargo("fmt", &["fmt", "--all", "--check"])
-        && run_tidy()
-        && cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
-        && cargo("doc", &["doc", "--workspace", "--no-deps"])
-        && deny()
-        && cargo("test", &["test", "--workspace"])
+    checks() && cargo("test", &["test", "--workspace"])
 }
 
-/// Licences, sources and duplicates. Advisories need the network, so they are not part of this.
-fn deny() -> bool {
-    let installed = Command::new("cargo").args(["deny", "--version"]).output().is_ok_and(|out| out.status.success());
+/// Steps in order of how soon they fail; the first failure ends the run.
+fn checks() -> bool {
+    with_tool("fmt", "rustup component add rustfmt", &["fmt", "--all", "--check"])
+        && run_tidy()
+        && with_tool(
+            "clippy",
+            "rustup component add clippy",
+            &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        )
+        && cargo("doc", &["doc", "--workspace", "--no-deps"])
+        // Advisories need the network, so they are not part of this.
+        && with_tool(
+            "deny",
+            "cargo install cargo-deny",
+            &["deny", "--offline", "check", "licenses", "bans", "sources"],
+        )
+}
+
+/// A step by a tool that does not come with every Rust: where it is absent, a line says so.
+fn with_tool(tool: &str, install: &str, arguments: &[&str]) -> bool {
+    let installed = Command::new("cargo").args([tool, "--version"]).output().is_ok_and(|out| out.status.success());
     if !installed {
-        println!("deny: skipped, cargo-deny is not installed (cargo install cargo-deny)");
+        println!("skipped: {tool}: cargo-{tool} is not installed ({install})");
         return true;
     }
-    cargo("deny", &["deny", "--offline", "check", "licenses", "bans", "sources"])
+    cargo(tool, arguments)
 }
 
 fn run_tidy() -> bool {

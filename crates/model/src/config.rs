@@ -251,7 +251,9 @@ impl ImageConfig {
         in_bounds(place, "image.width", self.width, LARGEST_SIDE)?;
         in_bounds(place, "image.patch", self.patch, self.height.min(self.width))?;
         in_bounds(place, "image tokens", self.tokens(), MOST_TOKENS)?;
-        if self.positions == Positions::SinCos2d && (self.transformer.width % 4 != 0 || self.transformer.width < 8) {
+        if self.positions == Positions::SinCos2d
+            && (!self.transformer.width.is_multiple_of(4) || self.transformer.width < 8)
+        {
             return Err(ModelError::config(
                 place,
                 "image.width",

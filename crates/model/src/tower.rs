@@ -76,13 +76,22 @@ impl Transformer {
         }
     }
 
-    /// Runs the first `layers` blocks.
-    fn forward(&self, ex: &mut dyn Exec, mut x: Slot, layers: usize) -> Slot {
+    /// Runs blocks as far as is wanted and shows what is on the way; gives the tokens where an embedding is wanted.
+    fn forward(&self, ex: &mut dyn Exec, mut x: Slot, until: Until, final_norm: NormId) -> Option<Slot> {
+        ex.tap(Tap::Embedded, x);
+        let layers = match until {
+            Until::Blocks(layers) | Until::BlocksThenNorm(layers) => layers,
+            Until::Embedding | Until::EmbeddingWithNormedTokens => self.blocks.len(),
+        };
         for (i, block) in self.blocks.iter().take(layers).enumerate() {
             x = ex.block(x, &|ex, x| block.forward(ex, x, self.heads, self.activation));
             ex.tap(Tap::Block(i), x);
         }
-        x
+        if matches!(until, Until::EmbeddingWithNormedTokens | Until::BlocksThenNorm(_)) {
+            let normed = ex.layer_norm(x, final_norm);
+            ex.tap(Tap::FinalNorm, normed);
+        }
+        matches!(until, Until::Embedding | Until::EmbeddingWithNormedTokens).then_some(x)
     }
 }
 
@@ -159,20 +168,7 @@ impl ImageTower {
         if let Some(norm) = self.pre_norm {
             x = ex.layer_norm(x, norm);
         }
-        ex.tap(Tap::Embedded, x);
-        if let Until::Blocks(layers) | Until::BlocksThenNorm(layers) = until {
-            x = self.transformer.forward(ex, x, layers);
-            if let Until::BlocksThenNorm(_) = until {
-                let normed = ex.layer_norm(x, self.final_norm);
-                ex.tap(Tap::FinalNorm, normed);
-            }
-            return None;
-        }
-        x = self.transformer.forward(ex, x, self.transformer.blocks.len());
-        if until == Until::EmbeddingWithNormedTokens {
-            let normed = ex.layer_norm(x, self.final_norm);
-            ex.tap(Tap::FinalNorm, normed);
-        }
+        let x = self.transformer.forward(ex, x, until, self.final_norm)?;
         let pooled = match self.pooling {
             ImagePooling::Class => {
                 let class = ex.pool(x, Pooling::At(0));
@@ -227,21 +223,8 @@ impl TextTower {
     ///
     /// The norm is per token, so pooling first and norming the one row afterwards gives the same result.
     pub fn forward(&self, ex: &mut dyn Exec, until: Until) -> Option<Slot> {
-        let mut x = ex.embed_tokens(self.tokens);
-        ex.tap(Tap::Embedded, x);
-        if let Until::Blocks(layers) | Until::BlocksThenNorm(layers) = until {
-            x = self.transformer.forward(ex, x, layers);
-            if let Until::BlocksThenNorm(_) = until {
-                let normed = ex.layer_norm(x, self.final_norm);
-                ex.tap(Tap::FinalNorm, normed);
-            }
-            return None;
-        }
-        x = self.transformer.forward(ex, x, self.transformer.blocks.len());
-        if until == Until::EmbeddingWithNormedTokens {
-            let normed = ex.layer_norm(x, self.final_norm);
-            ex.tap(Tap::FinalNorm, normed);
-        }
+        let x = ex.embed_tokens(self.tokens);
+        let x = self.transformer.forward(ex, x, until, self.final_norm)?;
         let pooled = ex.pool(x, self.pooling);
         let pooled = ex.layer_norm(pooled, self.final_norm);
         ex.tap(Tap::Pooled, pooled);

@@ -107,7 +107,7 @@ mod tests {
             files.iter().map(|f| f.strip_prefix(folder.path()).unwrap().display().to_string()).collect()
         };
         let root = folder.path().display().to_string();
-        assert_eq!(names(&[root.clone()]), ["a.png", "b.JPG", "sub/c.webp"]);
+        assert_eq!(names(std::slice::from_ref(&root)), ["a.png", "b.JPG", "sub/c.webp"]);
         assert_eq!(names(&[format!("{root}/*.txt"), format!("{root}/missing.jpg")]), ["notes.txt", "missing.jpg"]);
         assert!(expand(&[format!("{root}/*.gif")], false).is_err());
     }

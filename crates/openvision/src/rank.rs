@@ -46,26 +46,20 @@ impl Query<'_> {
     }
 }
 
+/// Hears of each input as it is done, with what went wrong if something did; an error ends the run.
+pub type Hear<'a> = &'a mut (dyn FnMut(usize, Option<&ItemError>) -> Result<(), Error> + Send);
+
 /// Ranks pictures, best first; `report` hears of each input as it is done.
 ///
 /// # Errors
 /// The query cannot be embedded, or `report` failed. Broken pictures are reported and left out.
-pub fn rank(
-    run: &Run,
-    query: &Query,
-    files: &[PathBuf],
-    top: usize,
-    report: &mut (dyn FnMut(usize, Option<&ItemError>) -> Result<(), Error> + Send),
-) -> Result<Vec<Ranked>, Error> {
+pub fn rank(run: &Run, query: &Query, files: &[PathBuf], top: usize, report: Hear) -> Result<Vec<Ranked>, Error> {
     let query = query.embedding(run.model, run.limits)?;
     let (mut rows, mut kept) = (Vec::new(), Vec::new());
     run.files(files, &mut |index, outcome| {
-        match &outcome {
-            Ok(embedding) => {
-                rows.extend_from_slice(embedding);
-                kept.push(index);
-            }
-            Err(_) => {}
+        if let Ok(embedding) = &outcome {
+            rows.extend_from_slice(embedding);
+            kept.push(index);
         }
         report(index, outcome.as_ref().err())
     })?;

@@ -12,6 +12,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(error)?;
     let (width, height) = decoder.dimensions();
     let (width, height) = limits.check(width.into(), height.into(), BYTES_PER_PIXEL)?;
+    decoder.set_memory_limit(bytes.len()); // metadata cannot be longer than the file, whatever its chunks declare
     let mode = if decoder.has_alpha() { Mode::Rgba } else { Mode::Rgb };
     let orientation = match decoder.exif_metadata() {
         Ok(Some(exif_data)) => exif::orientation(&exif_data),

@@ -71,22 +71,22 @@ pub fn describe(path: &Path, literal: bool) -> Result<Description, ModelError> {
     let mut notes = Vec::new();
     let (config, found) = configuration(&folder, &place, (&checkpoint, layout), reading, &mut notes)?;
     if config.family == Family::Openvision {
-        note_reading(&config, literal, &mut notes);
+        note_reading(&config, found, &mut notes);
     }
     Ok(Description { checkpoint, config, layout, found, folder, notes })
 }
 
-fn note_reading(config: &ModelConfig, literal: bool, notes: &mut Vec<String>) {
-    notes.push(if literal {
-        "recognised as OpenVision, but read to the letter of its configuration (--as-published): texts carry [CLS] \
-         first and a padding position is pooled, as open_clip does; text vectors are not the trained ones"
-            .into()
-    } else if config.text.layout == TextLayout::Openvision {
-        "recognised as OpenVision by its position table and text tower: texts are laid out [bos] ... [eos] ... [CLS], \
-         although the published configuration names bert-base-uncased"
-            .into()
-    } else {
-        format!("OpenVision weights with the text layout {:?}", config.text.layout)
+fn note_reading(config: &ModelConfig, found: Found, notes: &mut Vec<String>) {
+    let recognised = "recognised as OpenVision by its position table and text tower";
+    notes.push(match (config.text.layout, found) {
+        (TextLayout::Openvision, Found::OpenClip) => format!(
+            "{recognised}: texts are laid out [bos] ... [eos] ... [CLS], whatever tokenizer the configuration names"
+        ),
+        (TextLayout::Openvision, _) => format!("{recognised}: texts are laid out [bos] ... [eos] ... [CLS]"),
+        _ => format!(
+            "{recognised}, but read to the letter of its configuration: texts carry [CLS] first and a padding position \
+             is pooled, as open_clip does; text vectors are not the trained ones"
+        ),
     });
 }
 

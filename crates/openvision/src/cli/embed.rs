@@ -66,7 +66,7 @@ impl Embed {
         let job = Job { model: &model, files, texts, want, limits: self.pictures.limits(), interrupt: &interrupt };
         let meta = job.meta()?;
         let summary = match &self.out {
-            Some(out) => self.into_file(&job, Journal::open(out, meta, self.resume)?, &mut report)?,
+            Some(out) => self.to_file(&job, Journal::open(out, meta, self.resume)?, &mut report)?,
             None => job.run(&BTreeSet::new(), &mut |entry, outcome| {
                 report.tick();
                 match outcome {
@@ -83,7 +83,7 @@ impl Embed {
         report.finish(&interrupt)
     }
 
-    fn into_file(&self, job: &Job, mut journal: Journal, report: &mut Report) -> Result<Summary, Error> {
+    fn to_file(&self, job: &Job, mut journal: Journal, report: &mut Report) -> Result<Summary, Error> {
         let summary = job.run_into(&mut journal, &mut |entry, outcome| {
             report.tick();
             match outcome {

@@ -85,7 +85,7 @@ fn npy_head(out: &mut impl Write, descr: &str, shape: &[usize]) -> io::Result<()
     let length = (10 + dict.len() + 1).next_multiple_of(64) - 10;
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&(length as u16).to_le_bytes())?;
-    write!(out, "{dict:width$}\n", width = length - 1)
+    writeln!(out, "{dict:width$}", width = length - 1)
 }
 
 fn npy_floats(out: &mut impl Write, meta: &Meta, count: usize, rows: File) -> io::Result<()> {
