@@ -8,7 +8,7 @@ use crate::act::exp2;
 use crate::gemm::{Epilogue, Prefetch, Tile, run_tile};
 use crate::isa::{Isa, Kernel, LANES, Simd};
 use crate::pool::Member;
-use crate::vector::{Rows, RowsMut};
+use crate::vector::{Dot, Rows, RowsMut};
 use crate::{Buffer, act::Activation};
 
 /// Query rows of one pass over the keys.
@@ -294,6 +294,74 @@ pub fn gather<'m>(member: &'m mut Member, tokens: usize, rows: Rows) -> Option<R
     (member.rank() == 0).then(|| Rows::new(unsafe { std::slice::from_raw_parts(start, length) }, tokens, width))
 }
 
+/// One query over the tokens of a sequence: the attention of a pooling head.
+struct Probe<'a> {
+    shape: AttentionShape,
+    query: &'a [f32],
+    /// Rows [k | v].
+    keys_values: Rows<'a>,
+    out: &'a mut [f32],
+    /// Scores of one head, [padded].
+    scores: &'a mut [f32],
+}
+
+impl Kernel for Probe<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let AttentionShape { tokens, heads, head_dim, .. } = self.shape;
+        let scale = std::f32::consts::LOG2_E / (head_dim as f32).sqrt();
+        for head in 0..heads {
+            let at = head * head_dim;
+            let query = &self.query[at..at + head_dim];
+            self.scores.fill(f32::NEG_INFINITY);
+            for token in 0..tokens {
+                self.scores[token] = Dot { a: query, b: &self.keys_values.row(token)[at..at + head_dim] }.run(s);
+            }
+            let largest = self.scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let (shift, mut sum) = (s.splat(-largest * scale), s.splat(0.0));
+            for chunk in self.scores.chunks_exact_mut(LANES) {
+                let p = exp2(s, s.fma(s.load_slice(chunk), s.splat(scale), shift));
+                sum = s.add(sum, p);
+                s.store_slice(chunk, p);
+            }
+            let normalizer = 1.0 / s.sum(sum);
+            let out = &mut self.out[at..at + head_dim];
+            out.fill(0.0);
+            for token in 0..tokens {
+                let p = self.scores[token];
+                let value = &self.keys_values.row(token)[self.shape.width() + at..][..head_dim];
+                for (o, v) in out.iter_mut().zip(value) {
+                    *o = p.mul_add(*v, *o);
+                }
+            }
+            out.iter_mut().for_each(|o| *o *= normalizer);
+        }
+    }
+}
+
+/// Attention of one query row over the tokens of one sequence: softmax(q Kᵀ / √head_dim) V for each head.
+///
+/// `query`: [D], `keys_values`: [tokens, 2 D] as [k | v], `out`: [D]. The mask is not used.
+///
+/// # Panics
+/// Where lengths do not fit the shape.
+pub fn probe_attention(
+    isa: Isa,
+    shape: AttentionShape,
+    query: &[f32],
+    keys_values: Rows,
+    out: &mut [f32],
+    scratch: &mut Buffer,
+) {
+    let width = shape.width();
+    assert!(query.len() == width && out.len() == width, "a query of {width} values");
+    assert!(keys_values.width == 2 * width && keys_values.count == shape.tokens, "keys and values of the shape");
+    scratch.ensure(shape.padded());
+    let scores = &mut scratch[..shape.padded()];
+    isa.run(Probe { shape, query, keys_values, out, scores });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,6 +443,27 @@ mod tests {
             }
         });
         result.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_probe_sees_every_token() {
+        for shape in shapes().into_iter().filter(|shape| shape.mask == Mask::None) {
+            let (n, d) = (shape.tokens, shape.width());
+            // The oracle's query is that of token 0.
+            let qkv = uniform(7, n * 3 * d);
+            let want = &oracle(shape, &qkv)[..d];
+            let keys_values: Vec<f32> = qkv.chunks(3 * d).flat_map(|row| row[d..].to_vec()).collect();
+            let mut first: Option<Vec<f32>> = None;
+            for isa in Isa::present() {
+                let mut out = vec![f32::NAN; d];
+                let rows = Rows::new(&keys_values, n, 2 * d);
+                probe_attention(isa, shape, &qkv[..d], rows, &mut out, &mut Buffer::default());
+                for (got, want) in out.iter().zip(want) {
+                    assert!((f64::from(*got) - want).abs() < 2e-6, "{} {shape:?} {got} {want}", isa.name());
+                }
+                assert_eq!(first.get_or_insert_with(|| out.clone()), &out, "{} {shape:?}", isa.name());
+            }
+        }
     }
 
     #[test]

@@ -84,9 +84,10 @@ impl<'a> RowsMut<'a> {
     }
 }
 
-struct Dot<'a> {
-    a: &'a [f32],
-    b: &'a [f32],
+/// Dot product, also inside other kernels.
+pub(crate) struct Dot<'a> {
+    pub(crate) a: &'a [f32],
+    pub(crate) b: &'a [f32],
 }
 
 impl Kernel for Dot<'_> {
