@@ -4,6 +4,10 @@
 //! team each member lays out its own tokens; one barrier a layer makes them visible, and two panel buffers used in
 //! turn make a second barrier unnecessary.
 
+mod backward;
+
+pub use backward::{AttentionBackward, AttentionScratch, attention_backward};
+
 use crate::act::exp2;
 use crate::gemm::{Epilogue, Prefetch, Tile, run_tile};
 use crate::isa::{Isa, Kernel, LANES, Simd};
@@ -363,13 +367,13 @@ pub fn probe_attention(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::pool::{Pool, TeamMemory};
     use crate::vector::testing::uniform;
     use std::sync::Mutex;
 
-    fn oracle(shape: AttentionShape, qkv: &[f32]) -> Vec<f64> {
+    pub(crate) fn oracle(shape: AttentionShape, qkv: &[f32]) -> Vec<f64> {
         let (n, d, hd) = (shape.tokens, shape.width(), shape.head_dim);
         let at = |t: usize, part: usize, h: usize, i: usize| f64::from(qkv[t * 3 * d + part * d + h * hd + i]);
         let mut out = vec![0.0; n * d];
@@ -390,7 +394,7 @@ mod tests {
         out
     }
 
-    fn shapes() -> Vec<AttentionShape> {
+    pub(crate) fn shapes() -> Vec<AttentionShape> {
         let mut shapes = Vec::new();
         for (tokens, heads, head_dim) in [(1, 1, 8), (17, 2, 16), (37, 3, 72), (101, 3, 64), (80, 2, 80), (50, 1, 24)] {
             for mask in [Mask::None, Mask::Causal] {

@@ -9,6 +9,7 @@
 pub mod act;
 pub mod attention;
 pub mod buffer;
+pub mod embed;
 pub mod gemm;
 pub mod isa;
 pub mod norm;

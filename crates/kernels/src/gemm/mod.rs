@@ -5,9 +5,12 @@
 //! are applied before the tile is stored. Each element is one chain of fused multiply-adds over k (cut only at the
 //! fixed [`PackedMatrix::chunk`] boundaries), so no number depends on the tile shape, the row count or the threads.
 
+mod backward;
 mod pack;
 mod tile;
 
+pub(crate) use backward::Operand;
+pub use backward::{GemmScratch, LinearGradient, WeightGradient, linear_backward};
 pub use pack::{MatrixSource, PackedMatrix};
 pub(crate) use tile::{Epilogue, Prefetch, Tile, run_tile};
 

@@ -1,0 +1,9 @@
+//! The tape against the inference executor, recorded gradients of the peers, finite differences and itself.
+
+mod checkpointing;
+mod differences;
+mod forward;
+mod gradients;
+mod loss;
+mod speed;
+mod support;
