@@ -6,7 +6,9 @@
 
 mod backward;
 
-pub use backward::{AttentionBackward, AttentionScratch, attention_backward};
+pub use backward::{
+    AttentionBackward, AttentionScratch, ProbeAttentionBackward, attention_backward, probe_attention_backward,
+};
 
 use crate::act::exp2;
 use crate::gemm::{Epilogue, Prefetch, Tile, run_tile};

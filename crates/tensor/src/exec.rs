@@ -86,6 +86,11 @@ pub trait Exec {
     fn linear_add(&mut self, residual: Slot, x: Slot, linear: LinearId) -> Slot;
     /// Self-attention within each sequence over fused rows [q | k | v]; gives [same rows, D].
     fn attention(&mut self, qkv: Slot, heads: Heads) -> Slot;
+    /// The one row of a table for every sequence: [sequences, D]. Learned queries of pooling heads.
+    fn probe(&mut self, table: TableId) -> Slot;
+    /// Attention of one query a sequence, [sequences, D], over the sequence's tokens [k | v], [rows, 2 D]; gives
+    /// [sequences, D]. The mask of `heads` is not used.
+    fn probe_attention(&mut self, query: Slot, keys_values: Slot, heads: Heads) -> Slot;
     /// One row a sequence: [sequences, D].
     fn pool(&mut self, x: Slot, pooling: Pooling) -> Slot;
     /// Runs a block: temporaries end with it, and a training executor may keep only `x` and run it again later.

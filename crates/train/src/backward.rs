@@ -5,7 +5,7 @@ use crate::params::ParamGradients;
 use crate::tape::{Node, Op, Shape, Tape, attention_shape, value};
 use openvision_kernels::Buffer;
 use openvision_kernels::act::{Activation, activate_backward};
-use openvision_kernels::attention::{AttentionBackward, attention_backward};
+use openvision_kernels::attention::{AttentionBackward, ProbeAttentionBackward, attention_backward, probe_attention_backward};
 use openvision_kernels::embed::{positions_backward, words_backward};
 use openvision_kernels::gemm::{Output, gemm, linear_backward};
 use openvision_kernels::norm::layer_norm_backward;
@@ -122,6 +122,10 @@ impl Backward<'_, '_> {
                 attention_backward(self.tape.params.isa(), job, &mut self.tape.arena.scratch.attention_backward);
                 self.put(qkv, dqkv);
             }
+            Op::Probe { table } => positions_backward(shape.view(&slope), 1, self.gradients.table(table)),
+            Op::ProbeAttention { query, keys_values, heads } => {
+                self.probe_attention(query, keys_values, heads, shape.view(&slope));
+            }
             Op::Pool { x, pooling } => self.pool(x, pooling, shape.view(&slope)),
         }
         self.tape.arena.give(slope);
@@ -154,6 +158,27 @@ impl Backward<'_, '_> {
         linear_backward(isa, job, &mut self.tape.arena.scratch.gemm);
         gemm(isa, dy, self.tape.params.turned(linear), shape.view_mut(&mut dx), Output::Add);
         self.put(x, dx);
+    }
+
+    fn probe_attention(&mut self, query: Slot, keys_values: Slot, heads: Heads, dy: Rows) {
+        let (mut dquery, mut dkeys_values) = (self.slope(query), self.slope(keys_values));
+        let tokens = self.shape(keys_values).tokens;
+        let (queries, rows) = (value(&self.tape.nodes, query), value(&self.tape.nodes, keys_values));
+        let mut of_queries = self.shape(query).view_mut(&mut dquery);
+        let mut of_rows = self.shape(keys_values).view_mut(&mut dkeys_values);
+        for sequence in 0..dy.count {
+            let start = sequence * tokens;
+            probe_attention_backward(ProbeAttentionBackward {
+                shape: attention_shape(tokens, heads),
+                query: queries.row(sequence),
+                keys_values: rows.rows(start, tokens),
+                dy: dy.row(sequence),
+                dquery: of_queries.row_mut(sequence),
+                dkeys_values: of_rows.rows_mut(start, tokens),
+            });
+        }
+        self.put(query, dquery);
+        self.put(keys_values, dkeys_values);
     }
 
     fn pool(&mut self, x: Slot, pooling: Pooling, dy: Rows) {

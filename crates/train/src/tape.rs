@@ -8,13 +8,13 @@ use crate::arena::{Scratch, TapeArena};
 use crate::params::ParamValues;
 use openvision_kernels::Buffer;
 use openvision_kernels::act::{Activation, activate};
-use openvision_kernels::attention::{AttentionShape, attention};
+use openvision_kernels::attention::{AttentionShape, attention, probe_attention};
 use openvision_kernels::gemm::{Output, gemm};
 use openvision_kernels::norm::layer_norm;
 use openvision_kernels::patch::patch_row;
 use openvision_kernels::pool::Member;
 use openvision_kernels::vector::{Rows, RowsMut, mean};
-use openvision_tensor::{CpuInput, Exec, Heads, LinearId, NormId, Patches, Pooling, Slot, Tap, Tokens};
+use openvision_tensor::{CpuInput, Exec, Heads, LinearId, NormId, Patches, Pooling, Slot, TableId, Tap, Tokens};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -46,6 +46,10 @@ pub(crate) enum Op {
     LinearAdd { residual: Slot, x: Slot, linear: LinearId },
     /// Backward reads the fused rows; probabilities are computed again, a head of a sequence at a time.
     Attention { qkv: Slot, heads: Heads },
+    /// Backward reads nothing.
+    Probe { table: TableId },
+    /// Backward reads the query and the tokens; probabilities are computed again.
+    ProbeAttention { query: Slot, keys_values: Slot, heads: Heads },
     /// Backward reads nothing.
     Pool { x: Slot, pooling: Pooling },
 }
@@ -188,6 +192,20 @@ impl<'a> Tape<'a> {
                 let Scratch { team, attention: scratch, .. } = &mut self.arena.scratch;
                 attention(isa, &mut Member::solo(team), attention_shape(shape.tokens, heads), rows, out, scratch);
             }
+            Op::Probe { table } => {
+                let mut out = out;
+                (0..shape.rows).for_each(|i| out.row_mut(i).copy_from_slice(params.table(table)));
+            }
+            Op::ProbeAttention { query, keys_values, heads } => {
+                let tokens = self.shape(keys_values).tokens;
+                let (query, rows) = (value(&self.nodes, query), value(&self.nodes, keys_values));
+                let (mut out, scratch) = (out, &mut self.arena.scratch.attention);
+                for sequence in 0..shape.rows {
+                    let tokens_of_one = rows.rows(sequence * tokens, tokens);
+                    let (row, target) = (query.row(sequence), out.row_mut(sequence));
+                    probe_attention(isa, attention_shape(tokens, heads), row, tokens_of_one, target, scratch);
+                }
+            }
             Op::Pool { x, pooling } => self.pool_into(x, pooling, out),
         }
         self.nodes[slot.0].value = Some(data);
@@ -328,6 +346,15 @@ impl Exec for Tape<'_> {
     fn attention(&mut self, qkv: Slot, heads: Heads) -> Slot {
         let width = heads.count * heads.width;
         self.push(Op::Attention { qkv, heads }, Shape { width, ..self.shape(qkv) })
+    }
+
+    fn probe(&mut self, table: TableId) -> Slot {
+        let shape = Shape { rows: self.input.sequences, width: self.params.table_width(table), tokens: 1 };
+        self.push(Op::Probe { table }, shape)
+    }
+
+    fn probe_attention(&mut self, query: Slot, keys_values: Slot, heads: Heads) -> Slot {
+        self.push(Op::ProbeAttention { query, keys_values, heads }, self.shape(query))
     }
 
     fn pool(&mut self, x: Slot, pooling: Pooling) -> Slot {

@@ -166,6 +166,54 @@ fn one_head(
     gemm(isa, Rows::strided(turned, tokens, tokens, stride), queries, dqkv.columns_mut(column(1), dim), Output::Add);
 }
 
+/// What [`probe_attention_backward`] reads and adds to, for one sequence.
+#[derive(Debug)]
+pub struct ProbeAttentionBackward<'a> {
+    /// The shape of the forward.
+    pub shape: AttentionShape,
+    /// The query of the forward, [D].
+    pub query: &'a [f32],
+    /// Rows [k | v] of the forward, [tokens, 2 D].
+    pub keys_values: Rows<'a>,
+    /// Gradient of the result, [D].
+    pub dy: &'a [f32],
+    /// Gradient of the query, [D]; added to.
+    pub dquery: &'a mut [f32],
+    /// Gradient of keys and values, [tokens, 2 D]; added to.
+    pub dkeys_values: RowsMut<'a>,
+}
+
+/// Backward of [`super::probe_attention`]: with p the probabilities and g_t = dy · v_t, ds_t = p_t (g_t - Σ p g).
+/// Probabilities are computed again, in f64; a pooling head is a thousandth of a tower's work.
+pub fn probe_attention_backward(job: ProbeAttentionBackward) {
+    let ProbeAttentionBackward { shape, query, keys_values, dy, dquery, mut dkeys_values } = job;
+    let (width, head_dim) = (shape.width(), shape.head_dim);
+    let scale = 1.0 / (head_dim as f64).sqrt();
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    for head in 0..shape.heads {
+        let of_head = head * head_dim..(head + 1) * head_dim;
+        let (q, dy) = (&query[of_head.clone()], &dy[of_head.clone()]);
+        let key = |token: usize| &keys_values.row(token)[of_head.clone()];
+        let value = |token: usize| &keys_values.row(token)[width + head * head_dim..][..head_dim];
+        let scores: Vec<f64> = (0..shape.tokens).map(|t| dot(q, key(t)) * scale).collect();
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
+        let p: Vec<f64> = scores.iter().map(|s| (s - largest).exp() / sum).collect();
+        let g: Vec<f64> = (0..shape.tokens).map(|t| dot(dy, value(t))).collect();
+        let mean: f64 = p.iter().zip(&g).map(|(p, g)| p * g).sum();
+        for token in 0..shape.tokens {
+            let ds = p[token] * (g[token] - mean) * scale;
+            let k = key(token);
+            let row = dkeys_values.row_mut(token);
+            for i in 0..head_dim {
+                dquery[head * head_dim + i] += (ds * f64::from(k[i])) as f32;
+                row[head * head_dim + i] += (ds * f64::from(q[i])) as f32;
+                row[width + head * head_dim + i] += (p[token] * f64::from(dy[i])) as f32;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::shapes;
@@ -252,6 +300,44 @@ mod tests {
                 let got = (loss(&up) - loss(&down)) / f64::from(up[i] - down[i]);
                 assert!((got - want).abs() < 1e-6, "{mask:?} {i} {got} {want}");
             }
+        }
+    }
+
+    #[test]
+    fn a_probe_matches_central_differences() {
+        use crate::attention::probe_attention;
+        let shape = AttentionShape { tokens: 7, heads: 2, head_dim: 6, mask: Mask::None };
+        let (n, d) = (shape.tokens, shape.width());
+        let (query, rows, dy) = (uniform(1, d), uniform(2, n * 2 * d), uniform(3, d));
+        let loss = |query: &[f32], rows: &[f32]| -> f64 {
+            let mut out = vec![0.0; d];
+            let rows = Rows::new(rows, n, 2 * d);
+            probe_attention(Isa::best(), shape, query, rows, &mut out, &mut Buffer::default());
+            out.iter().zip(&dy).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+        };
+        let (mut dquery, mut drows) = (vec![0.0; d], vec![0.0; rows.len()]);
+        probe_attention_backward(ProbeAttentionBackward {
+            shape,
+            query: &query,
+            keys_values: Rows::new(&rows, n, 2 * d),
+            dy: &dy,
+            dquery: &mut dquery,
+            dkeys_values: RowsMut::new(&mut drows, n, 2 * d),
+        });
+        let h = 1e-2f32;
+        for i in 0..d {
+            let (mut up, mut down) = (query.clone(), query.clone());
+            up[i] += h;
+            down[i] -= h;
+            let want = (loss(&up, &rows) - loss(&down, &rows)) / f64::from(up[i] - down[i]);
+            assert!((f64::from(dquery[i]) - want).abs() < 2e-4, "query {i}: {} {want}", dquery[i]);
+        }
+        for i in 0..rows.len() {
+            let (mut up, mut down) = (rows.clone(), rows.clone());
+            up[i] += h;
+            down[i] -= h;
+            let want = (loss(&query, &up) - loss(&query, &down)) / f64::from(up[i] - down[i]);
+            assert!((f64::from(drows[i]) - want).abs() < 2e-4, "row {i}: {} {want}", drows[i]);
         }
     }
 }
