@@ -3,9 +3,12 @@
 Reads config.json and model.safetensors as `openvision models init` and `openvision models convert` write them. The graph
 has what a good export has: one MatMul for q, k and v, LayerNormalization and Gelu as single operators (opset 20), the
 class token prepended, the patch tokens' mean, then the norm, then the projection.
+
+    python graph.py FOLDER BATCH OUT.onnx
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +106,7 @@ def build(folder, batch):
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     onnx.checker.check_model(model)
     return model, config
+
+
+if __name__ == "__main__":
+    onnx.save(build(sys.argv[1], int(sys.argv[2]))[0], sys.argv[3])

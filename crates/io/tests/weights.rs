@@ -236,6 +236,35 @@ fn a_wrong_name_or_buffer_is_named() {
     assert!(matches!(checkpoint.read_bytes_into("a.weight", &mut [0; 23]), Err(WeightsError::WrongLength { .. })));
 }
 
+#[test]
+fn parts_of_a_tensor_equal_the_whole() {
+    let folder = testdata("goldens/formats");
+    let mut whole_only = 0;
+    for file in ["expected.safetensors", "zip_state_dict.pt", "legacy_state_dict.pt"] {
+        let checkpoint = Checkpoint::open(&folder.join(file)).unwrap();
+        for info in checkpoint.tensors() {
+            let elements = info.elements();
+            let mut whole = vec![0.0; elements];
+            checkpoint.read_f32(&info.name, &mut whole).unwrap();
+            for (start, end) in [(0, elements), (elements / 3, elements / 2), (elements / 2, elements)] {
+                let mut part = vec![f32::NAN; end - start];
+                if checkpoint.read_f32_part(&info.name, start, &mut part).unwrap() {
+                    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&part), bits(&whole[start..end]), "{file} {} {start}..{end}", info.name);
+                } else {
+                    whole_only += 1;
+                }
+            }
+            for start in [1, usize::MAX] {
+                let error = checkpoint.read_f32_part(&info.name, start, &mut whole).unwrap_err();
+                assert!(matches!(error, WeightsError::WrongLength { .. }), "{file} {error}");
+            }
+        }
+    }
+    // The torch files hold transposed views.
+    assert!(whole_only > 0);
+}
+
 // Hostile files
 
 const MARKER: &str = "/tmp/openvision_hostile_pickle_ran";

@@ -2,14 +2,25 @@
 
 use crate::config::ModelConfig;
 
-/// Hash of one tensor: its name and its values as f32 in our layout, so that the same numbers in another container or
-/// layout hash the same.
-pub(crate) fn tensor(name: &str, values: &[f32]) -> blake3::Hash {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(name.as_bytes());
-    hasher.update(&[0]);
-    hasher.update(bytemuck::cast_slice(values));
-    hasher.finalize()
+/// Hash of one tensor, given by parts in order: its name and its values as f32 in our layout, so that the same numbers
+/// in another container or layout hash the same.
+pub(crate) struct TensorHash(blake3::Hasher);
+
+impl TensorHash {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(name.as_bytes());
+        hasher.update(&[0]);
+        Self(hasher)
+    }
+
+    pub(crate) fn update(&mut self, values: &[f32]) {
+        self.0.update(bytemuck::cast_slice(values));
+    }
+
+    pub(crate) fn finish(self) -> blake3::Hash {
+        self.0.finalize()
+    }
 }
 
 /// Combines the hashes of a tower's tensors, whatever order they were loaded in.

@@ -1,15 +1,15 @@
 //! Checkpoint tensors into a store: checked as a whole first, then read, hashed and packed on all threads.
 
 use crate::config::{ImageConfig, Positions};
+use crate::fingerprint::TensorHash;
 use crate::import::names::{NameLayout, TensorSource};
 use crate::positions::{resample_image, sin_cos_2d};
 use crate::{ModelError, fingerprint};
 use openvision_io::weights::{Checkpoint, TensorInfo, WeightsError};
+use openvision_kernels::gemm::{Linear, MatrixSource, PackedMatrix};
 use openvision_kernels::pool::Pool;
 use openvision_kernels::{Buffer, Isa};
-use openvision_tensor::{
-    CpuStore, LinearId, LinearParts, LinearSpec, NormId, ParamPlan, TableId, TableSpec, TensorSpec,
-};
+use openvision_tensor::{CpuStore, Layout, LinearId, LinearSpec, NormId, ParamPlan, TableId, TableSpec, TensorSpec};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -96,6 +96,13 @@ pub trait Tensors: Sync {
     /// # Errors
     /// The tensor cannot be read.
     fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), WeightsError>;
+    /// Elements from `start` on; false, with nothing read, where a tensor can only be read as a whole.
+    ///
+    /// # Errors
+    /// The tensor cannot be read.
+    fn read_f32_part(&self, _name: &str, _start: usize, _out: &mut [f32]) -> Result<bool, WeightsError> {
+        Ok(false)
+    }
 }
 
 impl Tensors for Checkpoint {
@@ -107,6 +114,9 @@ impl Tensors for Checkpoint {
     }
     fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), WeightsError> {
         Checkpoint::read_f32(self, name, out)
+    }
+    fn read_f32_part(&self, name: &str, start: usize, out: &mut [f32]) -> Result<bool, WeightsError> {
+        Checkpoint::read_f32_part(self, name, start, out)
     }
 }
 
@@ -166,6 +176,26 @@ impl Named<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Reads elements from `start` on of a tensor of `length` elements of ours; false where it has to be read as a whole.
+    fn read_part(&self, name: &str, length: usize, start: usize, out: &mut [f32]) -> Result<bool, ModelError> {
+        let names = match self.layout.source(name) {
+            TensorSource::Copy(name) => vec![name],
+            TensorSource::Rows(names) => names,
+            TensorSource::Transposed(_) => return Ok(false),
+        };
+        let one = length / names.len();
+        let (mut done, mut at) = (0, start);
+        while done < out.len() {
+            let count = (one - at % one).min(out.len() - done);
+            if !self.tensors.read_f32_part(&names[at / one], at % one, &mut out[done..done + count])? {
+                return Ok(false);
+            }
+            done += count;
+            at += count;
+        }
+        Ok(true)
     }
 
     /// A scalar, if the file has it.
@@ -267,6 +297,24 @@ pub(crate) fn load(
     Ok((store, fingerprint::tower(hashes)))
 }
 
+/// Bytes of a matrix that are read at once: they are hashed and packed while they are in the second-level cache.
+const PART_BYTES: usize = 192 << 10;
+
+/// Parts are whole numbers of this many rows, so that they fill whole panels.
+const PART_ROWS: usize = 32;
+
+/// Refuses values that are no finite numbers; `start` is the index of the first value in its tensor.
+fn finite(name: &str, start: usize, values: &[f32]) -> Result<(), ModelError> {
+    // Checked as the largest bit pattern first: one pass of integers, which vectorises.
+    let largest = values.iter().fold(0, |largest: u32, v| largest.max(v.to_bits() & 0x7FFF_FFFF));
+    if largest < f32::INFINITY.to_bits() {
+        return Ok(());
+    }
+    let index = start + values.iter().position(|v| !v.is_finite()).unwrap_or(0);
+    let problems = vec![Problem::NotFinite { name: name.to_owned(), index }];
+    Err(ModelError::Tensors { place: "checkpoint".into(), problems })
+}
+
 struct Loader<'a> {
     named: Named<'a>,
     plan: &'a ParamPlan,
@@ -283,30 +331,64 @@ impl Loader<'_> {
         }
     }
 
+    /// Reads a whole tensor.
     fn read(&self, name: &str, out: &mut [f32]) -> Result<blake3::Hash, ModelError> {
         self.named.read(name, out)?;
-        // Checked as a sum first: one pass that vectorises. NaN and infinity both make it non-finite; a sum that
-        // overflows by itself is looked at value by value.
-        if !out.iter().map(|v| v.abs()).sum::<f32>().is_finite()
-            && let Some(index) = out.iter().position(|v| !v.is_finite())
-        {
-            let problems = vec![Problem::NotFinite { name: name.to_owned(), index }];
-            return Err(ModelError::Tensors { place: "checkpoint".into(), problems });
-        }
-        Ok(fingerprint::tensor(name, out))
+        finite(name, 0, out)?;
+        let mut hash = TensorHash::new(name);
+        hash.update(out);
+        Ok(hash.finish())
     }
 
     fn linear(&self, id: LinearId, spec: &LinearSpec, staging: &mut Buffer) -> Result<Vec<blake3::Hash>, ModelError> {
-        staging.ensure(spec.k * spec.n);
-        let weight = &mut staging[..spec.k * spec.n];
-        let mut hashes = vec![self.read(&spec.weight, weight)?];
+        let mut packed = PackedMatrix::reserve(self.store.isa(), spec.k, spec.n);
+        let mut hashes = vec![match spec.layout {
+            Layout::OutIn => self.out_in(spec, &mut packed, staging)?,
+            Layout::InOut => {
+                staging.ensure(spec.k * spec.n);
+                let weight = &mut staging[..spec.k * spec.n];
+                let hash = self.read(&spec.weight, weight)?;
+                packed.fill(0, MatrixSource::in_out(weight, spec.k, spec.n));
+                hash
+            }
+        }];
         let mut bias = vec![0.0; spec.n];
         if let Some(name) = &spec.bias {
             hashes.push(self.read(name, &mut bias)?);
         }
-        let parts = LinearParts { weight, bias: spec.bias.is_some().then_some(&bias[..]) };
-        self.store.set_linear(id, spec, parts);
+        self.store.set_linear(id, Linear::new(packed, spec.bias.is_some().then_some(&bias[..])));
         Ok(hashes)
+    }
+
+    /// Reads, checks, hashes and packs some rows at a time, while they are in the cache.
+    fn out_in(
+        &self,
+        spec: &LinearSpec,
+        packed: &mut PackedMatrix,
+        staging: &mut Buffer,
+    ) -> Result<blake3::Hash, ModelError> {
+        let (k, n) = (spec.k, spec.n);
+        let mut rows =
+            (PART_BYTES / (k * size_of::<f32>())).next_multiple_of(PART_ROWS).clamp(PART_ROWS, n.max(PART_ROWS));
+        let mut hash = TensorHash::new(&spec.weight);
+        let mut row = 0;
+        while row < n {
+            let count = rows.min(n - row);
+            staging.ensure(count * k);
+            let part = &mut staging[..count * k];
+            if count == n {
+                self.named.read(&spec.weight, part)?;
+            } else if !self.named.read_part(&spec.weight, k * n, row * k, part)? {
+                // Stored in another order: all rows at once, from the start (parts that were read are the same then).
+                (rows, row, hash) = (n, 0, TensorHash::new(&spec.weight));
+                continue;
+            }
+            finite(&spec.weight, row * k, part)?;
+            hash.update(part);
+            packed.fill(row, MatrixSource::out_in(part, count, k));
+            row += count;
+        }
+        Ok(hash.finish())
     }
 
     fn norm(&self, id: NormId) -> Result<Vec<blake3::Hash>, ModelError> {
@@ -341,5 +423,101 @@ impl Loader<'_> {
         let length = moved.len();
         self.store.set_table(id, Buffer::padded(&moved, length));
         Ok(vec![hash])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openvision_io::weights::DType;
+
+    /// Tensors whose values follow from their names, some of which give parts.
+    struct Made {
+        infos: Vec<TensorInfo>,
+        parts: bool,
+        broken: Option<usize>,
+    }
+
+    impl Made {
+        fn value(&self, name: &str, index: usize) -> f32 {
+            if self.broken == Some(index) && !name.ends_with("bias") {
+                return f32::NEG_INFINITY;
+            }
+            // Third of three tensors that form one of ours: the values go on where the second ends.
+            let order = ["q_proj", "k_proj", "v_proj"].iter().position(|part| name.contains(part)).unwrap_or(0);
+            let length = self.get(name).map_or(0, TensorInfo::elements);
+            ((order * length + index) as f32 * 0.618_034).fract() - 0.5
+        }
+    }
+
+    impl Tensors for Made {
+        fn tensors(&self) -> &[TensorInfo] {
+            &self.infos
+        }
+        fn get(&self, name: &str) -> Option<&TensorInfo> {
+            self.infos.iter().find(|info| info.name == name)
+        }
+        fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), WeightsError> {
+            (0..out.len()).for_each(|i| out[i] = self.value(name, i));
+            Ok(())
+        }
+        fn read_f32_part(&self, name: &str, start: usize, out: &mut [f32]) -> Result<bool, WeightsError> {
+            (0..out.len()).for_each(|i| out[i] = self.value(name, start + i));
+            Ok(self.parts)
+        }
+    }
+
+    const WIDTH: usize = 1000;
+    const NAME: &str = "visual.transformer.resblocks.0.attn.in_proj";
+
+    fn load_one(
+        layout: NameLayout,
+        parts: bool,
+        broken: Option<usize>,
+    ) -> Result<(Vec<f32>, blake3::Hash), ModelError> {
+        let mut plan = ParamPlan::default();
+        let (weight, bias) = (format!("{NAME}_weight"), format!("{NAME}_bias"));
+        let id = plan.linear(LinearSpec {
+            weight: weight.clone(),
+            bias: Some(bias.clone()),
+            k: WIDTH,
+            n: 3 * WIDTH,
+            layout: Layout::OutIn,
+            shape: None,
+        });
+        let (weight, bias) = (layout.source(&weight), layout.source(&bias));
+        let info = |name: &str, columns: &[usize], count: usize| TensorInfo {
+            name: name.to_owned(),
+            dtype: DType::F32,
+            shape: [&[3 * WIDTH / count], columns].concat(),
+        };
+        let count = weight.names().len();
+        let mut infos: Vec<TensorInfo> = weight.names().iter().map(|name| info(name, &[WIDTH], count)).collect();
+        infos.extend(bias.names().iter().map(|name| info(name, &[], count)));
+        let made = Made { infos, parts, broken };
+        let named = Named { tensors: &made, layout };
+        let (store, hash) = load(named, &plan, None, Isa::best(), &Pool::new(2))?;
+        Ok((store.linear(id).weights.unpack(), hash))
+    }
+
+    #[test]
+    fn parts_rows_and_wholes_give_the_same_matrix_and_fingerprint() {
+        let (want, hash) = load_one(NameLayout::OpenClip, false, None).unwrap();
+        assert!((0..want.len()).all(|i| want[i] == (i as f32 * 0.618_034).fract() - 0.5));
+        for layout in [NameLayout::OpenClip, NameLayout::HuggingFace] {
+            for parts in [false, true] {
+                let (got, other) = load_one(layout, parts, None).unwrap();
+                assert!(got == want && other == hash, "{} {parts}", layout.describe());
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_value_is_named_with_its_place_in_the_whole() {
+        for parts in [false, true] {
+            let broken = 2 * WIDTH * WIDTH + 5;
+            let error = load_one(NameLayout::OpenClip, parts, Some(broken)).unwrap_err();
+            assert!(error.to_string().contains(&format!("{NAME}_weight at index {broken}")), "{error}");
+        }
     }
 }

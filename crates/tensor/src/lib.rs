@@ -12,4 +12,4 @@ mod store;
 pub use cpu::{Arena, CpuExec, CpuInput, TapSink};
 pub use exec::{Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
 pub use plan::{Layout, LinearId, LinearSpec, NormId, NormSpec, ParamPlan, TableId, TableSpec, TensorSpec};
-pub use store::{CpuStore, LinearParts};
+pub use store::CpuStore;

@@ -1,18 +1,10 @@
 //! Parameters as the CPU executor wants them: matrices packed for the instruction set, everything else plain.
 
-use crate::{Layout, LinearId, LinearSpec, NormId, ParamPlan, TableId};
-use openvision_kernels::gemm::{Linear, MatrixSource, PackedMatrix};
+use crate::{LinearId, NormId, ParamPlan, TableId};
+use openvision_kernels::gemm::Linear;
 use openvision_kernels::norm::LayerNorm;
 use openvision_kernels::{Buffer, Isa};
 use std::sync::OnceLock;
-
-/// Weights of one linear map as a file has them.
-pub struct LinearParts<'a> {
-    /// The weight in the layout of its spec.
-    pub weight: &'a [f32],
-    /// The bias, [N].
-    pub bias: Option<&'a [f32]>,
-}
 
 struct Norm {
     gamma: Buffer,
@@ -41,13 +33,8 @@ impl CpuStore {
         }
     }
 
-    /// Packs a linear map. The source may be dropped afterwards.
-    pub fn set_linear(&self, id: LinearId, spec: &LinearSpec, parts: LinearParts) {
-        let source = match spec.layout {
-            Layout::OutIn => MatrixSource::out_in(parts.weight, spec.n, spec.k),
-            Layout::InOut => MatrixSource::in_out(parts.weight, spec.k, spec.n),
-        };
-        let linear = Linear::new(PackedMatrix::pack(self.isa, source), parts.bias);
+    /// Sets a linear map, packed for this store's instruction set.
+    pub fn set_linear(&self, id: LinearId, linear: Linear) {
         assert!(self.linears[id.0].set(linear).is_ok(), "a linear map is set once");
     }
 

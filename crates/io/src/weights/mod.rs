@@ -289,26 +289,60 @@ impl Checkpoint {
         if out.len() != elements {
             return Err(WeightsError::WrongLength { tensor: Foreign::from(name), elements, given: out.len() });
         }
-        let source = &self.sources[location.source];
-        if info.dtype == DType::F32 {
-            let bytes = bytemuck::cast_slice_mut(out);
-            layout::read(source, location.offset, &location.layout, info.dtype, bytes)?;
-            if cfg!(target_endian = "big") {
-                for value in out {
-                    *value = f32::from_bits(u32::from_le(value.to_bits()));
-                }
+        match location.layout {
+            Layout::Contiguous { .. } => return self.read_contiguous(info, location, 0, out),
+            Layout::Strided { .. } if info.dtype == DType::F32 => {
+                let (source, bytes) = (&self.sources[location.source], bytemuck::cast_slice_mut(out));
+                layout::read(source, location.offset, &location.layout, info.dtype, bytes)?;
+                from_little_endian(out);
             }
+            Layout::Strided { .. } => widen_to_f32(info.dtype, &self.read_bytes(name)?, out),
+        }
+        Ok(())
+    }
+
+    /// Elements `start..start + out.len()` of a tensor as f32, as [`Checkpoint::read_f32`] gives them, so that a large
+    /// tensor can pass through a small buffer. `false`, with nothing read, where the tensor is not stored in its own
+    /// order and has to be read as a whole.
+    ///
+    /// # Errors
+    /// [`WeightsError::NoSuchTensor`], [`WeightsError::WrongLength`] when the tensor has no such elements, or a read
+    /// error; `out` is then unspecified.
+    pub fn read_f32_part(&self, name: &str, start: usize, out: &mut [f32]) -> Result<bool, WeightsError> {
+        let (info, location) = self.look_up(name)?;
+        let elements = info.elements();
+        if start.checked_add(out.len()).is_none_or(|end| end > elements) {
+            let given = start.saturating_add(out.len());
+            return Err(WeightsError::WrongLength { tensor: Foreign::from(name), elements, given });
+        }
+        if matches!(location.layout, Layout::Strided { .. }) {
+            return Ok(false);
+        }
+        self.read_contiguous(info, location, start, out)?;
+        Ok(true)
+    }
+
+    /// Elements from `start` on of a tensor that lies in the file in its own order; the caller checked the range.
+    fn read_contiguous(
+        &self,
+        info: &TensorInfo,
+        location: &Location,
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<(), WeightsError> {
+        let (source, width) = (&self.sources[location.source], info.dtype.size_of());
+        let mut offset = location.offset + (start * width) as u64;
+        if out.is_empty() {
             return Ok(());
         }
-        let width = info.dtype.size_of();
-        if matches!(location.layout, Layout::Strided { .. }) {
-            widen_to_f32(info.dtype, &self.read_bytes(name)?, out);
+        if info.dtype == DType::F32 {
+            source.read_at(bytemuck::cast_slice_mut(out), offset)?;
+            from_little_endian(out);
             return Ok(());
         }
         // u64 so that the bytes are aligned for every type.
         let mut buffer = [0u64; CONVERT];
         let buffer: &mut [u8] = bytemuck::cast_slice_mut(&mut buffer);
-        let mut offset = location.offset;
         for part in out.chunks_mut(CONVERT) {
             let bytes = &mut buffer[..part.len() * width];
             source.read_at(bytes, offset)?;
@@ -365,6 +399,15 @@ impl Part {
             Content::TorchLegacy => torch::read_legacy(source),
             Content::BarePickle => Err(torch::refuse_bare_pickle(&source)),
             Content::Index => Err(WeightsError::Index { path: source.path().to_owned(), source: IndexError::InMemory }),
+        }
+    }
+}
+
+/// Values whose bytes came from a file, in the order of this machine.
+fn from_little_endian(values: &mut [f32]) {
+    if cfg!(target_endian = "big") {
+        for value in values {
+            *value = f32::from_bits(u32::from_le(value.to_bits()));
         }
     }
 }

@@ -193,15 +193,48 @@ fn fill_panel(
         }
         return;
     }
-    // Transposition in squares of sixteen, so that both sides stay in the first-level cache.
+    // Transposition in strips of sixteen steps, so that both sides stay in the first-level cache.
     for t0 in (0..length).step_by(LANES) {
         let steps = LANES.min(length - t0);
-        for c in 0..count {
-            let from = (j + c) * source.n_stride + k0 + t0;
-            let row = &source.data[from..from + steps];
-            for (t, &value) in row.iter().enumerate() {
-                target[(t0 + t) * width + lane + c] = value;
+        let from = |c: usize, t: usize| (j + c) * source.n_stride + k0 + t0 + t;
+        let to = |c: usize, t: usize| (t0 + t) * width + lane + c;
+        let (square_columns, square_steps) = (count / SQUARE * SQUARE, steps / SQUARE * SQUARE);
+        for c in (0..square_columns).step_by(SQUARE) {
+            for t in (0..square_steps).step_by(SQUARE) {
+                transpose_square((&source.data[from(c, t)..], source.n_stride), (&mut target[to(c, t)..], width));
             }
+        }
+        for c in 0..count {
+            let first = if c < square_columns { square_steps } else { 0 };
+            for t in first..steps {
+                target[to(c, t)] = source.data[from(c, t)];
+            }
+        }
+    }
+}
+
+/// Side of the squares that [`transpose_square`] takes.
+const SQUARE: usize = 4;
+
+/// Transposes a 4 × 4 square: `(start, row stride)` of where it is and of where it goes.
+#[inline(always)]
+fn transpose_square((from, from_stride): (&[f32], usize), (to, to_stride): (&mut [f32], usize)) {
+    assert!(from.len() >= 3 * from_stride + SQUARE && to.len() >= 3 * to_stride + SQUARE);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the lengths were just checked; SSE is part of x86-64.
+    unsafe {
+        use std::arch::x86_64::*;
+        let row = |i: usize| _mm_loadu_ps(from.as_ptr().add(i * from_stride));
+        let (mut a, mut b, mut c, mut d) = (row(0), row(1), row(2), row(3));
+        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+        for (i, column) in [a, b, c, d].into_iter().enumerate() {
+            _mm_storeu_ps(to.as_mut_ptr().add(i * to_stride), column);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for i in 0..SQUARE {
+        for j in 0..SQUARE {
+            to[j * to_stride + i] = from[i * from_stride + j];
         }
     }
 }
