@@ -5,7 +5,9 @@ use crate::params::ParamGradients;
 use crate::tape::{Node, Op, Shape, Tape, attention_shape, value};
 use openvision_kernels::Buffer;
 use openvision_kernels::act::{Activation, activate_backward};
-use openvision_kernels::attention::{AttentionBackward, ProbeAttentionBackward, attention_backward, probe_attention_backward};
+use openvision_kernels::attention::{
+    AttentionBackward, ProbeAttentionBackward, attention_backward, probe_attention_backward,
+};
 use openvision_kernels::embed::{positions_backward, words_backward};
 use openvision_kernels::gemm::{Output, gemm, linear_backward};
 use openvision_kernels::norm::layer_norm_backward;
