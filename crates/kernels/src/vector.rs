@@ -181,7 +181,7 @@ pub fn mean(x: Rows, y: &mut [f32]) {
     }
 }
 
-/// Backward of [`mean`]: adds dy / count to every row of `dx`. `dy`: [D], `dx`: [rows, D].
+/// Backward of [`mean`]: adds dy / count to every row of `dx`. `dy`: `[D]`, `dx`: `[rows, D]`.
 pub fn mean_backward(dy: &[f32], mut dx: RowsMut) {
     assert_eq!(dy.len(), dx.width, "the gradient of a mean is as wide as its rows");
     let scale = 1.0 / dx.count as f32;
@@ -192,7 +192,7 @@ pub fn mean_backward(dy: &[f32], mut dx: RowsMut) {
     }
 }
 
-/// Adds the sum of all rows to `sum`, [D]: the backward of adding one vector to every row. Taken in f64, row by row.
+/// Adds the sum of all rows to `sum`, `[D]`: the backward of adding one vector to every row. Taken in f64, row by row.
 pub fn add_row_sum(x: Rows, sum: &mut [f32]) {
     /// Columns whose sums stay in registers or nearly so.
     const BLOCK: usize = 64;

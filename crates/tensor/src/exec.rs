@@ -93,8 +93,8 @@ pub trait Exec {
     fn probe_attention(&mut self, query: Slot, keys_values: Slot, heads: Heads) -> Slot;
     /// One row a sequence: [sequences, D].
     fn pool(&mut self, x: Slot, pooling: Pooling) -> Slot;
-    /// Runs a block: temporaries end with it, and a training executor may keep only `x` and run it again later.
-    /// The result is a new slot, or `x` itself reused.
+    /// Runs a block: temporaries end with it, and a training executor may keep only `x` and the result, and compute
+    /// the rest again from its own records. The result is a new slot, or `x` itself reused.
     fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Exec, Slot) -> Slot) -> Slot;
     /// Shows a value to an observer, if there is one.
     fn tap(&mut self, tap: Tap, x: Slot);

@@ -95,8 +95,8 @@ impl Backward<'_, '_> {
             Op::LayerNorm { x, norm } => self.layer_norm(x, norm, shape.view(&slope)),
             Op::NormLinear { x, norm, linear, activation } => {
                 if activation != Activation::None {
-                    let mut before = self.tape.nodes[slot].before.take().expect("the forward saved pre-activations");
-                    activate_backward(self.tape.params.isa(), activation, &mut before, &mut slope);
+                    let before = self.tape.nodes[slot].before.take().expect("the forward saved pre-activations");
+                    activate_backward(self.tape.params.isa(), activation, &before, &mut slope);
                     self.tape.arena.give(before);
                 }
                 self.norm_linear(x, norm, linear, shape.view(&slope));

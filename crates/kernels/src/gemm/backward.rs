@@ -47,7 +47,7 @@ pub struct LinearGradient<'a> {
     pub dy: Rows<'a>,
     /// Gradient of the weight.
     pub weight: WeightGradient<'a>,
-    /// Gradient of the bias, [N], where there is one.
+    /// Gradient of the bias, `[N]`, where there is one.
     pub bias: Option<&'a mut [f32]>,
 }
 

@@ -2,10 +2,14 @@
 
 use crate::support::{MadeUp, dense, uniform};
 use openvision_kernels::Isa;
+use openvision_kernels::pool::Pool;
 use openvision_kernels::vector::Rows;
-use openvision_model::tower::{ImageTower, Until};
+use openvision_model::import::names::NameLayout;
+use openvision_model::tower::{ImageTower, TextTower, Until};
+use openvision_model::{LoadOptions, Model, Named};
 use openvision_tensor::CpuInput;
 use openvision_train::{Keep, ParamValues, Tape, TapeArena};
+use std::sync::Arc;
 use std::time::Instant;
 
 #[test]
@@ -17,6 +21,17 @@ fn times_of_forward_and_backward() {
     let batch = 16;
     let pixels = uniform("pixels", batch * 3 * 160 * 160);
     let input = CpuInput { sequences: batch, pixels: &pixels, ids: &[], marks: &[] };
+    // The inference executor on the same rows, for comparison.
+    let text = TextTower::new(&config.text, config.embed_dim);
+    let tensors = MadeUp::new(tower.plan.tensors().into_iter().chain(text.plan.tensors()).collect());
+    let named = Named { tensors: &tensors, layout: NameLayout::OpenClip };
+    let options = LoadOptions::default();
+    let model = Model::from_tensors(config.clone(), named, &options, Arc::new(Pool::new(1))).unwrap();
+    for _ in 0..3 {
+        let start = Instant::now();
+        model.encode_pixels(&pixels).unwrap();
+        println!("inference: {:.1?}", start.elapsed());
+    }
     for keep in [Keep::Everything, Keep::BlockInputs] {
         let (mut arena, mut gradients) = (TapeArena::default(), params.gradients());
         for step in 0..4 {
