@@ -14,6 +14,7 @@ use crate::act::exp2;
 use crate::gemm::{Epilogue, Prefetch, Tile, run_tile};
 use crate::isa::{Isa, Kernel, LANES, Simd};
 use crate::pool::Member;
+use crate::transpose::{SQUARE, transpose_square};
 use crate::vector::{Dot, Rows, RowsMut};
 use crate::{Buffer, act::Activation};
 
@@ -95,24 +96,63 @@ impl Panels {
         self.start.wrapping_add(keys + at)
     }
 
-    /// Lays out the keys and values of one token. `row`: [3 D].
+    /// Lays out the keys and values of the tokens from `first` on. `rows`: [tokens, 3 D].
     ///
     /// # Safety
-    /// The panels hold `exchange_length` floats, and nobody else accesses this token's part of them meanwhile.
-    unsafe fn put(&self, token: usize, row: &[f32]) {
-        let AttentionShape { heads, head_dim, .. } = self.shape;
-        let width = self.shape.width();
-        for head in 0..heads {
-            let key = &row[width + head * head_dim..][..head_dim];
-            let target = self.keys(head, token / LANES).wrapping_add(token % LANES);
-            for (d, &x) in key.iter().enumerate() {
-                // SAFETY: d < head_dim and the lane is this token's, inside the key panel.
-                unsafe { *target.add(d * LANES) = x };
+    /// The panels hold `exchange_length` floats, and nobody else accesses these tokens' part of them meanwhile.
+    unsafe fn put(&self, first: usize, rows: Rows) {
+        let mut i = 0;
+        while i < rows.count {
+            let token = first + i;
+            // Whole squares of tokens are in one block of sixteen, since it is a multiple of their side.
+            let count = if token.is_multiple_of(SQUARE) && i + SQUARE <= rows.count { SQUARE } else { 1 };
+            for head in 0..self.shape.heads {
+                // SAFETY: as the caller vouches.
+                unsafe {
+                    self.put_keys(token, rows.rows(i, count), head);
+                    (0..count).for_each(|at| self.put_values(token + at, rows.row(i + at), head));
+                }
             }
-            let value = &row[2 * width + head * head_dim..][..head_dim];
-            for (block, part) in value.chunks(LANES).enumerate() {
-                let target = self.values(head, block).wrapping_add(token * LANES);
-                // SAFETY: the sixteen floats at this token are its own part of the value panel.
+            i += count;
+        }
+    }
+
+    /// # Safety
+    /// That of [`Panels::put`]; `rows` is one row, or [`SQUARE`] rows of tokens in one block.
+    #[inline(always)]
+    unsafe fn put_keys(&self, token: usize, rows: Rows, head: usize) {
+        let AttentionShape { head_dim, .. } = self.shape;
+        let column = self.shape.width() + head * head_dim;
+        let target = self.keys(head, token / LANES).wrapping_add(token % LANES);
+        let squares = if rows.count == SQUARE { head_dim / SQUARE * SQUARE } else { 0 };
+        let keys = &rows.data[column..][..(rows.count - 1) * rows.stride + head_dim];
+        for d in (0..squares).step_by(SQUARE) {
+            let from = (keys[d..].as_ptr(), rows.stride);
+            // SAFETY: d + 4 <= head_dim in each of the four rows, and these are the tokens' lanes of the key panel.
+            unsafe { transpose_square(from, (target.add(d * LANES), LANES)) };
+        }
+        for at in 0..rows.count {
+            for d in squares..head_dim {
+                // SAFETY: d < head_dim and the lane is this token's, inside the key panel.
+                unsafe { *target.add(d * LANES + at) = keys[at * rows.stride + d] };
+            }
+        }
+    }
+
+    /// # Safety
+    /// That of [`Panels::put`].
+    #[inline(always)]
+    unsafe fn put_values(&self, token: usize, row: &[f32], head: usize) {
+        let AttentionShape { head_dim, .. } = self.shape;
+        let value = &row[2 * self.shape.width() + head * head_dim..][..head_dim];
+        for (block, part) in value.chunks(LANES).enumerate() {
+            let target = self.values(head, block).wrapping_add(token * LANES);
+            if let Ok(part) = <&[f32; LANES]>::try_from(part) {
+                // SAFETY: the sixteen floats at this token are its own part of the value panel. Their number is known
+                // here, so this is a few moves and no call.
+                unsafe { target.cast::<[f32; LANES]>().write(*part) };
+            } else {
+                // SAFETY: as above, for the last, narrower part.
                 unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), target, part.len()) };
             }
         }
@@ -258,10 +298,8 @@ pub fn attention(isa: Isa, member: &mut Member, shape: AttentionShape, qkv: Rows
         assert_eq!(qkv.count % shape.tokens, 0, "attention over whole sequences of {} tokens", shape.tokens);
         for first in (0..qkv.count).step_by(shape.tokens) {
             let rows = qkv.rows(first, shape.tokens);
-            for token in 0..shape.tokens {
-                // SAFETY: `exchange` gave room for the shape, and this member is alone.
-                unsafe { panels.put(token, rows.row(token)) };
-            }
+            // SAFETY: `exchange` gave room for the shape, and this member is alone.
+            unsafe { panels.put(0, rows) };
             let stride = out.stride;
             let out = RowsMut::strided(&mut out.data[first * stride..], shape.tokens, width, stride);
             isa.run(Queries { panels, qkv: rows, first: 0, out, scratch });
@@ -270,11 +308,9 @@ pub fn attention(isa: Isa, member: &mut Member, shape: AttentionShape, qkv: Rows
     }
     let part = member.part(shape.tokens);
     assert_eq!(qkv.count, part.len(), "a member works on its part of one sequence");
-    for (i, token) in part.clone().enumerate() {
-        // SAFETY: `exchange` gave room for the shape; parts are disjoint; the buffer of this turn was last read two
-        // turns ago, and every member has been at the barrier of the turn between.
-        unsafe { panels.put(token, qkv.row(i)) };
-    }
+    // SAFETY: `exchange` gave room for the shape; parts are disjoint; the buffer of this turn was last read two turns
+    // ago, and every member has been at the barrier of the turn between.
+    unsafe { panels.put(part.start, qkv) };
     member.meet(shape.claim());
     isa.run(Queries { panels, qkv, first: part.start, out, scratch });
 }

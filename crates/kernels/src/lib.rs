@@ -17,6 +17,7 @@ pub mod patch;
 pub mod peak;
 pub mod pool;
 pub mod resize;
+mod transpose;
 pub mod vector;
 
 pub use buffer::Buffer;

@@ -12,7 +12,7 @@ use openvision_kernels::embed::{positions_backward, words_backward};
 use openvision_kernels::gemm::{Output, gemm, linear_backward};
 use openvision_kernels::norm::layer_norm_backward;
 use openvision_kernels::vector::{Rows, add_row_sum, mean_backward};
-use openvision_tensor::{LinearId, NormId, Patches, Pooling, Slot, Tokens};
+use openvision_tensor::{Heads, LinearId, NormId, Patches, Pooling, Slot, Tokens};
 
 /// A tape on its way back.
 struct Backward<'t, 'a> {

@@ -2,6 +2,7 @@
 
 use crate::Buffer;
 use crate::isa::{Isa, LANES};
+use crate::transpose::{SQUARE, transpose_square};
 use crate::vector::Rows;
 
 /// Longest K chunk. 768 was best on the processors measured (bench/NOTES.md); 192 and 256 cost 3-15 %.
@@ -201,7 +202,7 @@ fn fill_panel(
         let (square_columns, square_steps) = (count / SQUARE * SQUARE, steps / SQUARE * SQUARE);
         for c in (0..square_columns).step_by(SQUARE) {
             for t in (0..square_steps).step_by(SQUARE) {
-                transpose_square((&source.data[from(c, t)..], source.n_stride), (&mut target[to(c, t)..], width));
+                transpose_part((&source.data[from(c, t)..], source.n_stride), (&mut target[to(c, t)..], width));
             }
         }
         for c in 0..count {
@@ -213,30 +214,12 @@ fn fill_panel(
     }
 }
 
-/// Side of the squares that [`transpose_square`] takes.
-const SQUARE: usize = 4;
-
 /// Transposes a 4 × 4 square: `(start, row stride)` of where it is and of where it goes.
 #[inline(always)]
-fn transpose_square((from, from_stride): (&[f32], usize), (to, to_stride): (&mut [f32], usize)) {
+fn transpose_part((from, from_stride): (&[f32], usize), (to, to_stride): (&mut [f32], usize)) {
     assert!(from.len() >= 3 * from_stride + SQUARE && to.len() >= 3 * to_stride + SQUARE);
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: the lengths were just checked; SSE is part of x86-64.
-    unsafe {
-        use std::arch::x86_64::*;
-        let row = |i: usize| _mm_loadu_ps(from.as_ptr().add(i * from_stride));
-        let (mut a, mut b, mut c, mut d) = (row(0), row(1), row(2), row(3));
-        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
-        for (i, column) in [a, b, c, d].into_iter().enumerate() {
-            _mm_storeu_ps(to.as_mut_ptr().add(i * to_stride), column);
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    for i in 0..SQUARE {
-        for j in 0..SQUARE {
-            to[j * to_stride + i] = from[i * from_stride + j];
-        }
-    }
+    // SAFETY: the lengths were just checked.
+    unsafe { transpose_square((from.as_ptr(), from_stride), (to.as_mut_ptr(), to_stride)) };
 }
 
 #[cfg(test)]

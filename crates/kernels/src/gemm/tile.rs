@@ -101,17 +101,78 @@ impl<const R: usize, const V: usize> Kernel for TileKernel<R, V> {
                 multiply_add::<S, R, V>(s, a.add(step), t.a_stride, b.add(step * V * LANES), &mut sums);
             }
         }
-        for (r, row) in sums.iter().enumerate() {
-            for (v, &sum) in row.iter().enumerate() {
-                let column = v * LANES;
-                if column < t.columns {
-                    // SAFETY: the contract of `new` covers row r of C and the bias and row scale at these positions.
-                    unsafe { finish(s, &t, r, column, sum) };
-                }
+        let e = &t.epilogue;
+        let whole = t.columns >= V * LANES && e.row_scale.is_null() && matches!(e.activation, Activation::None);
+        // SAFETY: the contract of `new` covers C, bias and row scale; the tile is whole where `store_whole` is called.
+        unsafe {
+            match (whole, e.bias.is_null(), e.accumulate) {
+                (true, false, false) => store_whole::<S, R, V, true, false>(s, &t, &sums),
+                (true, false, true) => store_whole::<S, R, V, true, true>(s, &t, &sums),
+                (true, true, false) => store_whole::<S, R, V, false, false>(s, &t, &sums),
+                (true, true, true) => store_whole::<S, R, V, false, true>(s, &t, &sums),
+                (false, ..) => finish_all(s, &t, &sums),
             }
         }
     }
 }
+
+/// Stores a tile that needs no more than a bias and the old C, straight from the registers: the loops unroll.
+///
+/// # Safety
+/// The contract of [`TileKernel::new`]; all V × 16 columns exist, and the bias is there if `BIAS`.
+#[inline(always)]
+unsafe fn store_whole<S: Simd, const R: usize, const V: usize, const BIAS: bool, const ADD: bool>(
+    s: S,
+    t: &Tile,
+    sums: &[[S::F; V]; R],
+) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        for r in 0..R {
+            for v in 0..V {
+                let c = t.c.add(r * t.c_stride + v * LANES);
+                let mut y = sums[r][v];
+                if BIAS {
+                    y = s.add(y, s.load(t.epilogue.bias.add(v * LANES)));
+                }
+                if ADD {
+                    y = s.add(y, s.load(c));
+                }
+                s.store(c, y);
+            }
+        }
+    }
+}
+
+/// Applies any epilogue to a tile of any width. The sums go through memory: a loop over registers would keep them in
+/// memory from the start.
+///
+/// # Safety
+/// The contract of [`TileKernel::new`].
+#[inline(always)]
+unsafe fn finish_all<S: Simd, const R: usize, const V: usize>(s: S, t: &Tile, sums: &[[S::F; V]; R]) {
+    let mut spilled = [const { std::mem::MaybeUninit::<[f32; LANES]>::uninit() }; MOST_VECTORS];
+    const { assert!(R * V <= MOST_VECTORS) };
+    for r in 0..R {
+        for v in 0..V {
+            // SAFETY: an element of the array has room for sixteen floats.
+            unsafe { s.store(spilled[r * V + v].as_mut_ptr().cast(), sums[r][v]) };
+        }
+    }
+    for r in 0..R {
+        for v in 0..V {
+            let column = v * LANES;
+            if column < t.columns {
+                // SAFETY: this vector was stored above; the contract of `new` covers row r of C and the bias and row
+                // scale at these positions.
+                unsafe { finish(s, t, r, column, s.load(spilled[r * V + v].as_ptr().cast())) };
+            }
+        }
+    }
+}
+
+/// Vectors of the largest tile.
+const MOST_VECTORS: usize = 24;
 
 /// One step of k: every row's value times the panel's vectors.
 ///

@@ -108,7 +108,7 @@ impl NameLayout {
         Some(cell.get_or_init(|| serde_json::from_str(text).expect("a test reads every name map")))
     }
 
-    fn rule<'n>(self, name: &'n str) -> Option<(&'static Rule, &'n str)> {
+    fn rule(self, name: &str) -> Option<(&'static Rule, &str)> {
         self.map()?.rules.iter().find_map(|rule| matches(&rule.ours, name).map(|number| (rule, number)))
     }
 
