@@ -384,7 +384,7 @@ impl Kernel for Probe<'_> {
 
 /// Attention of one query row over the tokens of one sequence: softmax(q Kᵀ / √head_dim) V for each head.
 ///
-/// `query`: [D], `keys_values`: [tokens, 2 D] as [k | v], `out`: [D]. The mask is not used.
+/// `query`: `[D]`, `keys_values`: [tokens, 2 D] as [k | v], `out`: `[D]`. The mask is not used.
 ///
 /// # Panics
 /// Where lengths do not fit the shape.

@@ -166,7 +166,7 @@ pub fn normalize_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
     }
 }
 
-/// Mean over rows: y = Σ rows / count. `x`: [rows, D], `y`: [D]. Rows are added one by one, in order.
+/// Mean over rows: y = Σ rows / count. `x`: [rows, D], `y`: `[D]`. Rows are added one by one, in order.
 pub fn mean(x: Rows, y: &mut [f32]) {
     assert!(x.count > 0 && y.len() == x.width, "mean of {} rows of {} into {}", x.count, x.width, y.len());
     y.copy_from_slice(x.row(0));

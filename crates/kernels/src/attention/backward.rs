@@ -171,13 +171,13 @@ fn one_head(
 pub struct ProbeAttentionBackward<'a> {
     /// The shape of the forward.
     pub shape: AttentionShape,
-    /// The query of the forward, [D].
+    /// The query of the forward, `[D]`.
     pub query: &'a [f32],
     /// Rows [k | v] of the forward, [tokens, 2 D].
     pub keys_values: Rows<'a>,
-    /// Gradient of the result, [D].
+    /// Gradient of the result, `[D]`.
     pub dy: &'a [f32],
-    /// Gradient of the query, [D]; added to.
+    /// Gradient of the query, `[D]`; added to.
     pub dquery: &'a mut [f32],
     /// Gradient of keys and values, [tokens, 2 D]; added to.
     pub dkeys_values: RowsMut<'a>,

@@ -3,7 +3,7 @@
 //! The design is that of `bench/NOTES.md`: weights are packed once into column panels in the order of use, the
 //! activations are read in place, a micro-kernel keeps a tile of C in registers, and bias, activation and residual
 //! are applied before the tile is stored. Each element is one chain of fused multiply-adds over k (cut only at the
-//! fixed [`PackedMatrix::chunk`] boundaries), so no number depends on the tile shape, the row count or the threads.
+//! fixed `PackedMatrix::chunk` boundaries), so no number depends on the tile shape, the row count or the threads.
 
 mod backward;
 mod pack;
@@ -52,7 +52,7 @@ impl Linear {
         Self { weights, bias }
     }
 
-    /// The bias, [N], if there is one.
+    /// The bias, `[N]`, if there is one.
     pub fn bias(&self) -> Option<&[f32]> {
         (!self.bias.is_empty()).then(|| &self.bias[..self.weights.n()])
     }

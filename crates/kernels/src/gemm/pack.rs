@@ -42,7 +42,7 @@ impl<'a> MatrixSource<'a> {
     }
 }
 
-/// A K × N matrix packed as [K chunk][N / panel][k][panel], zero-padded to whole panels. The panel width belongs to
+/// A K × N matrix packed as `[K chunk][N / panel][k][panel]`, zero-padded to whole panels. The panel width belongs to
 /// the instruction set that it was packed for.
 #[derive(Debug)]
 pub struct PackedMatrix {

@@ -1,7 +1,7 @@
 //! Instruction sets as detection tokens, and the one place where `#[target_feature]` wrapping happens.
 //!
 //! A token ([`Avx2`], [`Avx512`], ...) has a private field and is made only after the processor was asked, so
-//! holding one proves that its instructions may run. Kernels are generic over [`Simd`] and compiled once a set.
+//! holding one proves that its instructions may run. Kernels are generic over `Simd` and compiled once a set.
 
 mod portable;
 mod simd;
