@@ -30,7 +30,8 @@ pub struct RowsMut<'a> {
 /// Panics unless `count` rows lie inside `length` values.
 fn check(length: usize, count: usize, width: usize, stride: usize) {
     assert!(width <= stride || count <= 1, "rows of {width} do not fit a stride of {stride}");
-    let needed = if count == 0 { 0 } else { (count - 1) * stride + width };
+    let last = count.saturating_sub(1).saturating_mul(stride);
+    let needed = if count == 0 { 0 } else { last.saturating_add(width) };
     assert!(needed <= length, "{count} rows of {width}, {stride} apart, need {needed} values; there are {length}");
 }
 
@@ -44,6 +45,11 @@ impl<'a> Rows<'a> {
     pub fn strided(data: &'a [f32], count: usize, width: usize, stride: usize) -> Self {
         check(data.len(), count, width, stride);
         Self { data, count, width, stride }
+    }
+
+    /// Panics unless the rows lie inside the data. The counts are public, so whoever reads by pointer asks again.
+    pub(crate) fn check(&self) {
+        check(self.data.len(), self.count, self.width, self.stride);
     }
 
     /// Row `i`.
@@ -75,6 +81,11 @@ impl<'a> RowsMut<'a> {
     pub fn strided(data: &'a mut [f32], count: usize, width: usize, stride: usize) -> Self {
         check(data.len(), count, width, stride);
         Self { data, count, width, stride }
+    }
+
+    /// Panics unless the rows lie inside the data. The counts are public, so whoever writes by pointer asks again.
+    pub(crate) fn check(&self) {
+        check(self.data.len(), self.count, self.width, self.stride);
     }
 
     /// Row `i`.
@@ -133,7 +144,7 @@ pub fn normalize(isa: Isa, x: &mut [f32]) -> f32 {
     length
 }
 
-/// Mean over rows: y = Σ rows / count. `x`: [rows, D], `y`: [D]. Rows are added one by one, in order.
+/// Mean over rows: y = Σ rows / count. `x`: [rows, D], `y`: `[D]`. Rows are added one by one, in order.
 pub fn mean(x: Rows, y: &mut [f32]) {
     assert!(x.count > 0 && y.len() == x.width, "mean of {} rows of {} into {}", x.count, x.width, y.len());
     y.copy_from_slice(x.row(0));
@@ -194,6 +205,14 @@ mod tests {
             normalize(isa, &mut zero);
             assert_eq!(zero, [0.0; 5]);
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "need 80 values")]
+    fn rows_whose_count_was_changed_are_refused() {
+        let mut rows = Rows::new(&[0.0; 8], 2, 4);
+        rows.count = 20;
+        rows.check();
     }
 
     #[test]

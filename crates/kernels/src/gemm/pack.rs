@@ -30,7 +30,7 @@ impl<'a> MatrixSource<'a> {
     }
 }
 
-/// A K × N matrix packed as [K chunk][N / panel][k][panel], zero-padded to whole panels. The panel width belongs to
+/// A K × N matrix packed as `[K chunk][N / panel][k][panel]`, zero-padded to whole panels. The panel width belongs to
 /// the instruction set that it was packed for.
 #[derive(Debug)]
 pub struct PackedMatrix {
@@ -182,7 +182,9 @@ mod tests {
     #[test]
     fn unpack_is_the_inverse_of_pack() {
         for isa in Isa::present() {
-            for (n, k) in [(1, 1), (17, 5), (96, 1025), (31, 800)] {
+            for (n, k) in
+                if cfg!(miri) { [(1, 1), (17, 5), (33, 9), (2, 800)] } else { [(1, 1), (17, 5), (96, 1025), (31, 800)] }
+            {
                 let w = uniform(7, n * k);
                 assert_eq!(
                     PackedMatrix::pack(isa, MatrixSource::out_in(&w, n, k)).unpack(),
