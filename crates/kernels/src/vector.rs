@@ -31,7 +31,8 @@ pub struct RowsMut<'a> {
 /// Panics unless `count` rows lie inside `length` values.
 fn check(length: usize, count: usize, width: usize, stride: usize) {
     assert!(width <= stride || count <= 1, "rows of {width} do not fit a stride of {stride}");
-    let needed = if count == 0 { 0 } else { (count - 1) * stride + width };
+    let last = count.saturating_sub(1).saturating_mul(stride);
+    let needed = if count == 0 { 0 } else { last.saturating_add(width) };
     assert!(needed <= length, "{count} rows of {width}, {stride} apart, need {needed} values; there are {length}");
 }
 
@@ -45,6 +46,11 @@ impl<'a> Rows<'a> {
     pub fn strided(data: &'a [f32], count: usize, width: usize, stride: usize) -> Self {
         check(data.len(), count, width, stride);
         Self { data, count, width, stride }
+    }
+
+    /// Panics unless the rows lie inside the data. The counts are public, so whoever reads by pointer asks again.
+    pub(crate) fn check(&self) {
+        check(self.data.len(), self.count, self.width, self.stride);
     }
 
     /// Row `i`.
@@ -76,6 +82,11 @@ impl<'a> RowsMut<'a> {
     pub fn strided(data: &'a mut [f32], count: usize, width: usize, stride: usize) -> Self {
         check(data.len(), count, width, stride);
         Self { data, count, width, stride }
+    }
+
+    /// Panics unless the rows lie inside the data. The counts are public, so whoever writes by pointer asks again.
+    pub(crate) fn check(&self) {
+        check(self.data.len(), self.count, self.width, self.stride);
     }
 
     /// Row `i`.
@@ -312,6 +323,14 @@ mod tests {
         let mut dx = vec![1.0; 4 * 3];
         mean_backward(&[4.0, 8.0, -4.0], RowsMut::new(&mut dx, 4, 3));
         assert_eq!(dx.chunks(3).collect::<Vec<_>>(), [[2.0, 3.0, 0.0]; 4]);
+    }
+
+    #[test]
+    #[should_panic(expected = "need 80 values")]
+    fn rows_whose_count_was_changed_are_refused() {
+        let mut rows = Rows::new(&[0.0; 8], 2, 4);
+        rows.count = 20;
+        rows.check();
     }
 
     #[test]

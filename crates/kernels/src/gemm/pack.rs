@@ -230,7 +230,9 @@ mod tests {
     #[test]
     fn unpack_is_the_inverse_of_pack() {
         for isa in Isa::present() {
-            for (n, k) in [(1, 1), (17, 5), (96, 1025), (31, 800)] {
+            for (n, k) in
+                if cfg!(miri) { [(1, 1), (17, 5), (33, 9), (2, 800)] } else { [(1, 1), (17, 5), (96, 1025), (31, 800)] }
+            {
                 let w = uniform(7, n * k);
                 assert_eq!(
                     PackedMatrix::pack(isa, MatrixSource::out_in(&w, n, k)).unpack(),
