@@ -15,7 +15,7 @@ pub struct Hit {
 
 /// The `k` rows most similar to `query`, best first; equal scores keep the order of the rows.
 ///
-/// `rows`: [N, D], `query`: [D]. Exact. Scores that are no number come last.
+/// `rows`: [N, D], `query`: `[D]`. Exact. Scores that are no number come last.
 ///
 /// # Panics
 /// Where the widths differ.

@@ -4,12 +4,18 @@
 //! team each member lays out its own tokens; one barrier a layer makes them visible, and two panel buffers used in
 //! turn make a second barrier unnecessary.
 
+mod backward;
+
+pub use backward::{
+    AttentionBackward, AttentionScratch, ProbeAttentionBackward, attention_backward, probe_attention_backward,
+};
+
 use crate::act::exp2;
 use crate::gemm::{Epilogue, Prefetch, Tile, run_tile};
 use crate::isa::{Isa, Kernel, LANES, Simd};
 use crate::pool::Member;
 use crate::transpose::{SQUARE, transpose_square};
-use crate::vector::{Rows, RowsMut};
+use crate::vector::{Dot, Rows, RowsMut};
 use crate::{Buffer, act::Activation};
 
 /// Query rows of one pass over the keys.
@@ -55,7 +61,12 @@ impl AttentionShape {
 
     /// Floats of the key and value panels of one sequence.
     pub fn exchange_length(&self) -> usize {
-        self.heads * (self.padded() * self.head_dim + self.tokens * self.value_columns())
+        let sizes = || {
+            let keys = self.tokens.checked_next_multiple_of(LANES)?.checked_mul(self.head_dim)?;
+            let values = self.head_dim.checked_next_multiple_of(LANES)?.checked_mul(self.tokens)?;
+            keys.checked_add(values)?.checked_mul(self.heads)
+        };
+        sizes().expect("keys and values are smaller than the address space")
     }
 
     /// Floats of scratch that one member needs.
@@ -64,7 +75,11 @@ impl AttentionShape {
     }
 
     /// A number that differs for different shapes, for the team's check.
+    ///
+    /// # Panics
+    /// Where the shape has more than 2^24 tokens, or more than 2^16 heads or values a head.
     fn claim(&self) -> u64 {
+        assert!(self.tokens < 1 << 24 && self.heads < 1 << 16 && self.head_dim < 1 << 16, "the shape of a team");
         (self.tokens as u64) << 32 | (self.heads as u64) << 16 | self.head_dim as u64
     }
 }
@@ -286,6 +301,9 @@ pub fn attention(isa: Isa, member: &mut Member, shape: AttentionShape, qkv: Rows
     let width = shape.width();
     assert!(qkv.width == 3 * width && out.width == width, "attention rows of {} and {}", qkv.width, out.width);
     assert_eq!(qkv.count, out.count, "attention has as many rows out as in");
+    assert!(shape.tokens > 0 && width > 0, "attention over something");
+    qkv.check();
+    out.check();
     scratch.ensure(shape.scratch_length());
     let panels = Panels { shape, start: member.exchange(shape.exchange_length()) };
     if member.size() == 1 {
@@ -302,8 +320,9 @@ pub fn attention(isa: Isa, member: &mut Member, shape: AttentionShape, qkv: Rows
     }
     let part = member.part(shape.tokens);
     assert_eq!(qkv.count, part.len(), "a member works on its part of one sequence");
+    member.announce(shape.claim());
     // SAFETY: `exchange` gave room for the shape; parts are disjoint; the buffer of this turn was last read two turns
-    // ago, and every member has been at the barrier of the turn between.
+    // ago, and every member has been at the barrier of the turn between; all lay it out alike (`announce`).
     unsafe { panels.put(part.start, qkv) };
     member.meet(shape.claim());
     isa.run(Queries { panels, qkv, first: part.start, out, scratch });
@@ -317,27 +336,97 @@ pub fn gather<'m>(member: &'m mut Member, tokens: usize, rows: Rows) -> Option<R
     let length = tokens * width;
     let part = member.part(tokens);
     assert_eq!(rows.count, part.len(), "a member gathers its own part");
+    assert!(tokens < 1 << 24 && width < 1 << 32, "what a team gathers");
+    let claim = 1 << 62 | (tokens as u64) << 32 | width as u64;
     let start = member.gathered(length);
     // Nobody overwrites what rank 0 may still be reading from an earlier gathering.
-    member.meet(length as u64);
+    member.meet(claim);
     for (i, token) in part.enumerate() {
         // SAFETY: the buffer holds tokens × width floats and each member writes only the rows of its part.
         unsafe { std::ptr::copy_nonoverlapping(rows.row(i).as_ptr(), start.add(token * width), width) };
     }
-    member.meet(u64::MAX ^ length as u64);
+    member.meet(1 << 63 | claim);
     // SAFETY: past the barrier all rows are written; only rank 0 reads them, and nobody writes again before rank 0
     // has come to the first meeting of the next gathering, for which it must give this borrow up.
     (member.rank() == 0).then(|| Rows::new(unsafe { std::slice::from_raw_parts(start, length) }, tokens, width))
 }
 
+/// One query over the tokens of a sequence: the attention of a pooling head.
+struct Probe<'a> {
+    shape: AttentionShape,
+    query: &'a [f32],
+    /// Rows [k | v].
+    keys_values: Rows<'a>,
+    out: &'a mut [f32],
+    /// Scores of one head, [padded].
+    scores: &'a mut [f32],
+}
+
+impl Kernel for Probe<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let AttentionShape { tokens, heads, head_dim, .. } = self.shape;
+        let scale = std::f32::consts::LOG2_E / (head_dim as f32).sqrt();
+        for head in 0..heads {
+            let at = head * head_dim;
+            let query = &self.query[at..at + head_dim];
+            self.scores.fill(f32::NEG_INFINITY);
+            for token in 0..tokens {
+                self.scores[token] = Dot { a: query, b: &self.keys_values.row(token)[at..at + head_dim] }.run(s);
+            }
+            let largest = self.scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let (shift, mut sum) = (s.splat(-largest * scale), s.splat(0.0));
+            for chunk in self.scores.chunks_exact_mut(LANES) {
+                let p = exp2(s, s.fma(s.load_slice(chunk), s.splat(scale), shift));
+                sum = s.add(sum, p);
+                s.store_slice(chunk, p);
+            }
+            let normalizer = 1.0 / s.sum(sum);
+            let out = &mut self.out[at..at + head_dim];
+            out.fill(0.0);
+            for token in 0..tokens {
+                let p = self.scores[token];
+                let value = &self.keys_values.row(token)[self.shape.width() + at..][..head_dim];
+                for (o, v) in out.iter_mut().zip(value) {
+                    *o = p.mul_add(*v, *o);
+                }
+            }
+            out.iter_mut().for_each(|o| *o *= normalizer);
+        }
+    }
+}
+
+/// Attention of one query row over the tokens of one sequence: softmax(q Kᵀ / √head_dim) V for each head.
+///
+/// `query`: `[D]`, `keys_values`: [tokens, 2 D] as [k | v], `out`: `[D]`. The mask is not used.
+///
+/// # Panics
+/// Where lengths do not fit the shape.
+pub fn probe_attention(
+    isa: Isa,
+    shape: AttentionShape,
+    query: &[f32],
+    keys_values: Rows,
+    out: &mut [f32],
+    scratch: &mut Buffer,
+) {
+    let width = shape.width();
+    assert!(query.len() == width && out.len() == width, "a query of {width} values");
+    assert!(keys_values.width == 2 * width && keys_values.count == shape.tokens, "keys and values of the shape");
+    scratch.ensure(shape.padded());
+    let scores = &mut scratch[..shape.padded()];
+    isa.run(Probe { shape, query, keys_values, out, scores });
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::pool::{Pool, TeamMemory};
     use crate::vector::testing::uniform;
     use std::sync::Mutex;
 
-    fn oracle(shape: AttentionShape, qkv: &[f32]) -> Vec<f64> {
+    pub(crate) fn oracle(shape: AttentionShape, qkv: &[f32]) -> Vec<f64> {
         let (n, d, hd) = (shape.tokens, shape.width(), shape.head_dim);
         let at = |t: usize, part: usize, h: usize, i: usize| f64::from(qkv[t * 3 * d + part * d + h * hd + i]);
         let mut out = vec![0.0; n * d];
@@ -358,9 +447,12 @@ mod tests {
         out
     }
 
-    fn shapes() -> Vec<AttentionShape> {
+    pub(crate) fn shapes() -> Vec<AttentionShape> {
         let mut shapes = Vec::new();
         for (tokens, heads, head_dim) in [(1, 1, 8), (17, 2, 16), (37, 3, 72), (101, 3, 64), (80, 2, 80), (50, 1, 24)] {
+            if cfg!(miri) && tokens * heads * head_dim > 600 {
+                continue;
+            }
             for mask in [Mask::None, Mask::Causal] {
                 shapes.push(AttentionShape { tokens, heads, head_dim, mask });
             }
@@ -414,8 +506,30 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_sees_every_token() {
+        for shape in shapes().into_iter().filter(|shape| shape.mask == Mask::None) {
+            let (n, d) = (shape.tokens, shape.width());
+            // The oracle's query is that of token 0.
+            let qkv = uniform(7, n * 3 * d);
+            let want = &oracle(shape, &qkv)[..d];
+            let keys_values: Vec<f32> = qkv.chunks(3 * d).flat_map(|row| row[d..].to_vec()).collect();
+            let mut first: Option<Vec<f32>> = None;
+            for isa in Isa::present() {
+                let mut out = vec![f32::NAN; d];
+                let rows = Rows::new(&keys_values, n, 2 * d);
+                probe_attention(isa, shape, &qkv[..d], rows, &mut out, &mut Buffer::default());
+                for (got, want) in out.iter().zip(want) {
+                    assert!((f64::from(*got) - want).abs() < 2e-6, "{} {shape:?} {got} {want}", isa.name());
+                }
+                assert_eq!(first.get_or_insert_with(|| out.clone()), &out, "{} {shape:?}", isa.name());
+            }
+        }
+    }
+
+    #[test]
     fn sequences_of_a_batch_do_not_mix() {
-        let shape = AttentionShape { tokens: 19, heads: 2, head_dim: 32, mask: Mask::None };
+        let shape =
+            AttentionShape { tokens: 19, heads: 2, head_dim: if cfg!(miri) { 8 } else { 32 }, mask: Mask::None };
         let (n, d) = (shape.tokens, shape.width());
         let qkv = uniform(6, 3 * n * 3 * d);
         for isa in Isa::present() {

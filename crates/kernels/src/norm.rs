@@ -7,9 +7,9 @@ use crate::vector::{Rows, RowsMut};
 /// Parameters of a layer norm over rows of width D.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm<'a> {
-    /// Gain, [D].
+    /// Gain, `[D]`.
     pub gamma: &'a [f32],
-    /// Shift, [D].
+    /// Shift, `[D]`.
     pub beta: &'a [f32],
     /// Added to the variance.
     pub epsilon: f32,
@@ -100,7 +100,7 @@ pub fn layer_norm(isa: Isa, norm: &LayerNorm, x: Rows, y: RowsMut) {
     isa.run(Forward { norm: *norm, x, y });
 }
 
-/// Gradients of a layer norm's parameters, both [D], added to.
+/// Gradients of a layer norm's parameters, both `[D]`, added to.
 pub struct LayerNormGradient<'a> {
     /// Gradient of the gain.
     pub gamma: &'a mut [f32],

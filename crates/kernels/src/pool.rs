@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Turns of spinning before a waiting thread yields, and of yielding before a worker sleeps.
-const SPINS: usize = 20_000;
+const SPINS: usize = if cfg!(miri) { 20 } else { 20_000 };
 const YIELDS: usize = 64;
 
 /// The memory that members of a team share: keys and values by layer parity, and rows gathered for pooling.
@@ -39,6 +39,8 @@ struct Team<'a> {
     generation: AtomicUsize,
     poisoned: AtomicBool,
     claims: [&'a [AtomicU64]; 2],
+    /// What the members write to the exchange of a turn, by parity: the turn and the layout.
+    layouts: [Mutex<(u64, u64)>; 2],
     exchange: [*mut f32; 2],
     exchange_length: usize,
     gathered: *mut f32,
@@ -63,6 +65,7 @@ impl<'a> Team<'a> {
             generation: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
             claims,
+            layouts: [const { Mutex::new((u64::MAX, 0)) }; 2],
             exchange: [even.as_mut_ptr(), odd.as_mut_ptr()],
             exchange_length,
             gathered: memory.gathered.as_mut_ptr(),
@@ -71,6 +74,8 @@ impl<'a> Team<'a> {
     }
 
     fn wait(&self) {
+        // A member that caught the panic of an earlier meeting must not be counted again.
+        assert!(!self.poisoned.load(Ordering::Relaxed), "another member of the team panicked");
         let generation = self.generation.load(Ordering::Acquire);
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.size {
             self.arrived.store(0, Ordering::Relaxed);
@@ -139,6 +144,23 @@ impl<'a> Member<'a> {
         }
     }
 
+    /// Says how this member is about to write to the exchange of this turn. Members that lay it out differently would
+    /// write to the same places.
+    ///
+    /// # Panics
+    /// Where another member has announced another layout for this turn.
+    pub(crate) fn announce(&mut self, layout: u64) {
+        if let TeamRef::Shared(team) = &self.team {
+            let mut announced = lock(&team.layouts[(self.turn % 2) as usize]);
+            if announced.0 != self.turn {
+                *announced = (self.turn, layout);
+            }
+            let together = announced.1 == layout;
+            drop(announced);
+            assert!(together, "the members of a team ran different operations");
+        }
+    }
+
     /// The buffer for gathered rows, after making room where this member works alone.
     pub(crate) fn gathered(&mut self, length: usize) -> *mut f32 {
         match &mut self.team {
@@ -160,6 +182,9 @@ impl<'a> Member<'a> {
             claims[self.rank].store(operation, Ordering::Relaxed);
             team.wait();
             let together = claims.iter().all(|claim| claim.load(Ordering::Relaxed) == operation);
+            if !together {
+                team.poisoned.store(true, Ordering::Relaxed);
+            }
             assert!(together, "the members of a team ran different operations");
         }
         self.turn += 1;
@@ -336,7 +361,7 @@ mod tests {
     #[test]
     fn every_rank_runs_once_each_time() {
         let pool = Pool::new(3);
-        for round in 0..200 {
+        for round in 0..if cfg!(miri) { 5 } else { 200 } {
             let counts: Vec<AtomicUsize> = (0..3).map(|_| AtomicUsize::new(0)).collect();
             pool.run(&|rank| {
                 counts[rank].fetch_add(1, Ordering::Relaxed);
@@ -350,7 +375,7 @@ mod tests {
         let pool = Pool::new(3);
         let total = AtomicUsize::new(0);
         pool.run_team(0, 0, &|mut member| {
-            for turn in 0..50 {
+            for turn in 0..if cfg!(miri) { 5 } else { 50 } {
                 member.meet(turn);
             }
             total.fetch_add(member.part(197).len(), Ordering::Relaxed);

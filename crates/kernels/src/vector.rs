@@ -1,4 +1,5 @@
-//! Views of row-major matrices, and what is done to whole rows: dot product, length, mean.
+//! Views of row-major matrices, and what is done to whole rows: dot product, length, mean, sums of columns. Backward
+//! functions add to the gradients that they are given.
 
 use crate::isa::{Isa, Kernel, LANES, Simd};
 use crate::norm::row_sum;
@@ -30,7 +31,8 @@ pub struct RowsMut<'a> {
 /// Panics unless `count` rows lie inside `length` values.
 fn check(length: usize, count: usize, width: usize, stride: usize) {
     assert!(width <= stride || count <= 1, "rows of {width} do not fit a stride of {stride}");
-    let needed = if count == 0 { 0 } else { (count - 1) * stride + width };
+    let last = count.saturating_sub(1).saturating_mul(stride);
+    let needed = if count == 0 { 0 } else { last.saturating_add(width) };
     assert!(needed <= length, "{count} rows of {width}, {stride} apart, need {needed} values; there are {length}");
 }
 
@@ -44,6 +46,11 @@ impl<'a> Rows<'a> {
     pub fn strided(data: &'a [f32], count: usize, width: usize, stride: usize) -> Self {
         check(data.len(), count, width, stride);
         Self { data, count, width, stride }
+    }
+
+    /// Panics unless the rows lie inside the data. The counts are public, so whoever reads by pointer asks again.
+    pub(crate) fn check(&self) {
+        check(self.data.len(), self.count, self.width, self.stride);
     }
 
     /// Row `i`.
@@ -77,16 +84,36 @@ impl<'a> RowsMut<'a> {
         Self { data, count, width, stride }
     }
 
+    /// Panics unless the rows lie inside the data. The counts are public, so whoever writes by pointer asks again.
+    pub(crate) fn check(&self) {
+        check(self.data.len(), self.count, self.width, self.stride);
+    }
+
     /// Row `i`.
     #[inline(always)]
     pub fn row_mut(&mut self, i: usize) -> &mut [f32] {
         &mut self.data[i * self.stride..][..self.width]
     }
+
+    /// Rows `start..start + count`.
+    pub fn rows_mut(&mut self, start: usize, count: usize) -> RowsMut<'_> {
+        assert!(start + count <= self.count);
+        let start = (start * self.stride).min(self.data.len());
+        RowsMut::strided(&mut self.data[start..], count, self.width, self.stride)
+    }
+
+    /// Columns `start..start + width` of every row.
+    pub fn columns_mut(&mut self, start: usize, width: usize) -> RowsMut<'_> {
+        assert!(start + width <= self.width);
+        let start = start.min(self.data.len());
+        RowsMut::strided(&mut self.data[start..], self.count, width, self.stride)
+    }
 }
 
-struct Dot<'a> {
-    a: &'a [f32],
-    b: &'a [f32],
+/// Dot product, also inside other kernels.
+pub(crate) struct Dot<'a> {
+    pub(crate) a: &'a [f32],
+    pub(crate) b: &'a [f32],
 }
 
 impl Kernel for Dot<'_> {
@@ -133,7 +160,24 @@ pub fn normalize(isa: Isa, x: &mut [f32]) -> f32 {
     length
 }
 
-/// Mean over rows: y = Σ rows / count. `x`: [rows, D], `y`: [D]. Rows are added one by one, in order.
+/// Backward of [`normalize`]: adds dL/dx to `dx`, given the vector before scaling and the gradient of the unit vector.
+///
+/// With u = x/‖x‖: dx = (dy - u (u·dy)) / ‖x‖; below the bound of 1e-12 the divisor is a constant. Sums in f64.
+pub fn normalize_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    assert!(x.len() == dy.len() && x.len() == dx.len(), "a vector and its gradients have one length");
+    let length = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+    let scale = 1.0 / length.max(1e-12);
+    let along = if length < 1e-12 {
+        0.0
+    } else {
+        x.iter().zip(dy).map(|(&x, &dy)| f64::from(x) * f64::from(dy)).sum::<f64>() * scale * scale
+    };
+    for ((d, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+        *d += ((f64::from(dy) - f64::from(x) * along) * scale) as f32;
+    }
+}
+
+/// Mean over rows: y = Σ rows / count. `x`: [rows, D], `y`: `[D]`. Rows are added one by one, in order.
 pub fn mean(x: Rows, y: &mut [f32]) {
     assert!(x.count > 0 && y.len() == x.width, "mean of {} rows of {} into {}", x.count, x.width, y.len());
     y.copy_from_slice(x.row(0));
@@ -145,6 +189,50 @@ pub fn mean(x: Rows, y: &mut [f32]) {
     let scale = 1.0 / x.count as f32;
     for v in y {
         *v *= scale;
+    }
+}
+
+/// Backward of [`mean`]: adds dy / count to every row of `dx`. `dy`: `[D]`, `dx`: `[rows, D]`.
+pub fn mean_backward(dy: &[f32], mut dx: RowsMut) {
+    assert_eq!(dy.len(), dx.width, "the gradient of a mean is as wide as its rows");
+    let scale = 1.0 / dx.count as f32;
+    for i in 0..dx.count {
+        for (d, dy) in dx.row_mut(i).iter_mut().zip(dy) {
+            *d += dy * scale;
+        }
+    }
+}
+
+/// Adds the sum of all rows to `sum`, `[D]`: the backward of adding one vector to every row. Taken in f64, row by row.
+pub fn add_row_sum(x: Rows, sum: &mut [f32]) {
+    /// Columns whose sums stay in registers or nearly so.
+    const BLOCK: usize = 64;
+    assert_eq!(x.width, sum.len(), "a sum of rows is as wide as they are");
+    for (block, sum) in sum.chunks_mut(BLOCK).enumerate() {
+        let mut total = [0.0f64; BLOCK];
+        for i in 0..x.count {
+            for (total, v) in total.iter_mut().zip(&x.row(i)[block * BLOCK..][..sum.len()]) {
+                *total += f64::from(*v);
+            }
+        }
+        for (sum, total) in sum.iter_mut().zip(total) {
+            *sum += total as f32;
+        }
+    }
+}
+
+/// y = xᵀ. `x`: [rows, columns], `y`: [columns, rows]. In squares, so that both sides stay in the first-level cache.
+pub fn transpose(x: Rows, y: RowsMut) {
+    assert!(x.count == y.width && x.width == y.count, "[{}, {}] is turned", x.count, x.width);
+    for i0 in (0..x.count).step_by(LANES) {
+        for j0 in (0..x.width).step_by(LANES) {
+            for i in i0..(i0 + LANES).min(x.count) {
+                let row = x.row(i);
+                for j in j0..(j0 + LANES).min(x.width) {
+                    y.data[j * y.stride + i] = row[j];
+                }
+            }
+        }
     }
 }
 
@@ -194,6 +282,55 @@ mod tests {
             normalize(isa, &mut zero);
             assert_eq!(zero, [0.0; 5]);
         }
+    }
+
+    #[test]
+    fn backward_of_normalize_matches_central_differences() {
+        let (x, dy) = (uniform(1, 37), uniform(2, 37));
+        let loss = |x: &[f64]| {
+            let length = x.iter().map(|v| v * v).sum::<f64>().sqrt();
+            x.iter().zip(&dy).map(|(x, dy)| x / length * f64::from(*dy)).sum::<f64>()
+        };
+        let mut dx = vec![1.0; 37];
+        normalize_backward(&x, &dy, &mut dx);
+        let wide: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+        for j in 0..x.len() {
+            let (mut up, mut down) = (wide.clone(), wide.clone());
+            up[j] += 1e-5;
+            down[j] -= 1e-5;
+            let want = (loss(&up) - loss(&down)) / 2e-5;
+            assert!((f64::from(dx[j]) - 1.0 - want).abs() < 5e-7, "{j} {} {want}", dx[j]);
+        }
+        let mut dx = vec![0.0; 2];
+        normalize_backward(&[0.0, 0.0], &[1e-13, 0.0], &mut dx);
+        assert_eq!(dx, [0.1, 0.0]);
+    }
+
+    #[test]
+    fn row_sums_means_and_transposes() {
+        let (rows, width) = (19, 83);
+        let x = uniform(3, rows * (width + 5));
+        let view = Rows::strided(&x, rows, width, width + 5);
+        let mut sum = vec![2.0; width];
+        add_row_sum(view, &mut sum);
+        let mut turned = vec![0.0; width * rows];
+        transpose(view, RowsMut::new(&mut turned, width, rows));
+        for j in 0..width {
+            let want: f64 = (0..rows).map(|i| f64::from(view.row(i)[j])).sum();
+            assert!((f64::from(sum[j]) - 2.0 - want).abs() < 1e-6);
+            assert!((0..rows).all(|i| turned[j * rows + i] == view.row(i)[j]));
+        }
+        let mut dx = vec![1.0; 4 * 3];
+        mean_backward(&[4.0, 8.0, -4.0], RowsMut::new(&mut dx, 4, 3));
+        assert_eq!(dx.chunks(3).collect::<Vec<_>>(), [[2.0, 3.0, 0.0]; 4]);
+    }
+
+    #[test]
+    #[should_panic(expected = "need 80 values")]
+    fn rows_whose_count_was_changed_are_refused() {
+        let mut rows = Rows::new(&[0.0; 8], 2, 4);
+        rows.count = 20;
+        rows.check();
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub enum Family {
     Clip,
     /// Models trained with open_clip.
     OpenClip,
+    /// Google's SigLIP and SigLIP 2 at a fixed resolution: sigmoid loss, attention pooling.
+    Siglip,
 }
 
 impl Family {
@@ -55,6 +57,7 @@ impl Family {
             Family::Openvision => "openvision",
             Family::Clip => "clip",
             Family::OpenClip => "open_clip",
+            Family::Siglip => "siglip",
         }
     }
 }
@@ -119,6 +122,8 @@ pub enum ImagePooling {
     MeanThenNorm,
     /// The final norm of every token, then the mean of the patch tokens.
     NormThenMean,
+    /// The final norm of every token, then a learned query attends to them, and an MLP with a residual (SigLIP).
+    AttentionHead,
 }
 
 /// An image tower.
@@ -139,6 +144,30 @@ pub struct ImageConfig {
     pub positions: Positions,
     /// Pooling.
     pub pooling: ImagePooling,
+    /// Whether a class token stands before the patches.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub class_token: bool,
+    /// Whether the patch convolution has a bias.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub patch_bias: bool,
+    /// Whether a projection follows the pooling; without one the embedding is as wide as the tower.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub projected: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+// serde hands references to these.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// How the tokens of a text become one row, after the final norm.
@@ -190,6 +219,9 @@ pub struct TextConfig {
     pub pooling: TextPooling,
     /// From text to token ids.
     pub layout: TextLayout,
+    /// Whether the projection has a bias (and lies as [out, in] in files).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub projection_bias: bool,
 }
 
 /// Bounds that no known model comes near; they keep a hostile file from asking for the whole memory.
@@ -243,7 +275,12 @@ impl ImageConfig {
     /// Tokens of a picture, the class token included.
     pub fn tokens(&self) -> usize {
         let (rows, columns) = self.grid();
-        rows * columns + 1
+        rows * columns + usize::from(self.class_token)
+    }
+
+    /// Tokens before the patches.
+    pub fn leading(&self) -> usize {
+        usize::from(self.class_token)
     }
 
     pub(crate) fn check(&self, place: &str) -> Result<(), ModelError> {
@@ -289,7 +326,15 @@ impl ModelConfig {
         }
         in_bounds(place, "embed_dim", self.embed_dim, LARGEST_WIDTH)?;
         self.image.check(place)?;
-        self.text.check(place)
+        self.text.check(place)?;
+        if !self.image.projected && self.embed_dim != self.image.transformer.width {
+            let problem = format!("{} without a projection from {}", self.embed_dim, self.image.transformer.width);
+            return Err(ModelError::config(place, "embed_dim", problem));
+        }
+        if self.image.pooling == ImagePooling::Class && !self.image.class_token {
+            return Err(ModelError::config(place, "image.pooling", "there is no class token to pool"));
+        }
+        Ok(())
     }
 
     /// The same model at another input size.
@@ -346,20 +391,31 @@ impl ModelConfig {
         let (image, text) = (&self.image, &self.text);
         let w = image.transformer.width;
         let norms = if image.pre_norm { 4 * w } else { 2 * w };
-        let trunk = 3 * image.patch * image.patch * w + w + image.transformer.parameters() + norms;
+        let head = match image.pooling {
+            ImagePooling::AttentionHead => {
+                let m = image.transformer.mlp_width;
+                w + 4 * w * w + 4 * w + 2 * w + 2 * w * m + m + w
+            }
+            _ => 0,
+        };
+        let embedding = 3 * image.patch * image.patch * w + (image.leading() + usize::from(image.patch_bias)) * w;
+        let trunk = embedding + image.transformer.parameters() + norms + head;
         let position = image.tokens() * w;
-        let projection = w * self.embed_dim;
+        let projection = if image.projected { w * self.embed_dim } else { 0 };
         let tw = text.transformer.width;
         let text_total =
             (text.vocabulary + text.context) * tw + text.transformer.parameters() + 2 * tw + tw * self.embed_dim;
-        let total = trunk + position + projection + text_total + 1;
+        let text_total = text_total + if text.projection_bias { self.embed_dim } else { 0 };
+        // The logit scale, and the bias that goes with the sigmoid loss.
+        let scalars = if self.family == Family::Siglip { 2 } else { 1 };
+        let total = trunk + position + projection + text_total + scalars;
         ParameterCounts { image: trunk, position, projection, text: text_total, total }
     }
 
     /// Operations of one picture and of one text.
     pub fn flops(&self) -> Flops {
         let w = self.image.transformer.width as u64;
-        let patches = (self.image.tokens() - 1) as u64;
+        let patches = (self.image.tokens() - self.image.leading()) as u64;
         let embedding = 2 * patches * 3 * (self.image.patch * self.image.patch) as u64 * w;
         let project = |width: usize| 2 * (width * self.embed_dim) as u64;
         Flops {

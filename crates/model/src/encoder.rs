@@ -29,7 +29,7 @@ pub enum Fill {
 pub struct Item<'a> {
     /// Planar pixels, [3, height, width].
     pub pixels: &'a mut [f32],
-    /// Token ids, [context].
+    /// Token ids, `[context]`.
     pub ids: &'a mut [u32],
     /// The position that pooling takes, where it depends on the text.
     pub mark: &'a mut usize,

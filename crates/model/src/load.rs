@@ -141,6 +141,10 @@ impl Named<'_> {
         if names.len() > 1 {
             expected[0] /= names.len();
         }
+        if let TensorSource::Part(_, [from, to, of]) = source {
+            expected[0] = expected[0] / (to - from) * of;
+        }
+        expected.splice(0..0, vec![1; self.layout.leading_axes(&spec.name)]);
         names
             .iter()
             .filter_map(|name| match self.tensors.get(name) {
@@ -165,6 +169,14 @@ impl Named<'_> {
                     self.tensors.read_f32(name, rows)?;
                 }
             }
+            TensorSource::Part(name, [from, to, of]) => {
+                let one = out.len() / (to - from);
+                if !self.tensors.read_f32_part(&name, from * one, out)? {
+                    let mut stored = vec![0.0; of * one];
+                    self.tensors.read_f32(&name, &mut stored)?;
+                    out.copy_from_slice(&stored[from * one..to * one]);
+                }
+            }
             TensorSource::Transposed(name) => {
                 let rows = self.tensors.get(&name).map_or(1, |tensor| tensor.shape[0]).max(1);
                 let columns = out.len() / rows;
@@ -183,7 +195,7 @@ impl Named<'_> {
         let names = match self.layout.source(name) {
             TensorSource::Copy(name) => vec![name],
             TensorSource::Rows(names) => names,
-            TensorSource::Transposed(_) => return Ok(false),
+            TensorSource::Transposed(_) | TensorSource::Part(..) => return Ok(false),
         };
         let one = length / names.len();
         let (mut done, mut at) = (0, start);
@@ -218,8 +230,13 @@ impl Named<'_> {
 
 /// Whether a stored shape serves; `free_rows` lets the first axis differ, for position tables of another grid.
 fn fits(found: &[usize], expected: &[usize], free_rows: bool) -> bool {
-    found == expected
-        || (free_rows && found.len() == 2 && expected.len() == 2 && found[1] == expected[1] && found[0] > 1)
+    // A scalar may have one axis or none; open_clip and transformers differ there.
+    let scalar = |shape: &[usize]| shape.iter().all(|&axis| axis == 1);
+    let other_rows = || match (found, expected) {
+        ([1, found, width], [1, _, expected]) | ([found, width], [_, expected]) => width == expected && *found > 1,
+        _ => false,
+    };
+    found == expected || (scalar(found) && scalar(expected)) || (free_rows && other_rows())
 }
 
 /// What a tower needs beyond its plan.
@@ -414,10 +431,10 @@ impl Loader<'_> {
         };
         let moved = match image.positions {
             Positions::SinCos2d => Some(sin_cos_2d(image.grid(), spec.width)),
-            Positions::Learned => resample_image(&table, spec.width, image.grid()),
+            Positions::Learned => resample_image(&table, (image.leading(), spec.width), image.grid()),
         };
         let moved = moved.ok_or_else(|| {
-            let problem = format!("{stored} positions are not those of a square grid and a class token");
+            let problem = format!("{stored} positions are not those of a square grid and its leading tokens");
             ModelError::config("checkpoint", &spec.name, problem)
         })?;
         let length = moved.len();

@@ -1,6 +1,6 @@
 //! A loaded model: the towers that were asked for, the tokenizer, the logit scale.
 
-use crate::config::{Family, ModelConfig, Positions, TextLayout, TextPooling};
+use crate::config::{Family, ImagePooling, ModelConfig, Positions, TextLayout, TextPooling};
 use crate::encoder::{Encoder, EncoderShape, Fill, Pass, Tower};
 use crate::import::{Description, describe};
 use crate::load::{LoadOptions, Named, Positional, check, load};
@@ -22,6 +22,7 @@ pub struct Model {
     image: Option<(Encoder, blake3::Hash)>,
     text: Option<(Encoder, blake3::Hash)>,
     logit_scale: f32,
+    logit_bias: Option<f32>,
     pool: Arc<Pool>,
     isa: Isa,
     folder: Option<PathBuf>,
@@ -99,8 +100,9 @@ impl Model {
             })
             .transpose()?;
         let logit_scale = named.scalar("logit_scale")?.unwrap_or((1.0f32 / 0.07).ln()).exp();
-        let tokenizer = OnceLock::new();
-        Ok(Model { config, notes: Vec::new(), image, text, logit_scale, pool, isa, folder: None, tokenizer })
+        let logit_bias = if config.family == Family::Siglip { named.scalar("logit_bias")? } else { None };
+        let (notes, folder, tokenizer) = (Vec::new(), None, OnceLock::new());
+        Ok(Model { config, notes, image, text, logit_scale, logit_bias, pool, isa, folder, tokenizer })
     }
 
     /// The instruction set in use.
@@ -116,6 +118,11 @@ impl Model {
     /// What cosines are multiplied by before a softmax: e^logit_scale.
     pub fn logit_scale(&self) -> f32 {
         self.logit_scale
+    }
+
+    /// What is added to scaled cosines before a sigmoid, in models of the sigmoid loss.
+    pub fn logit_bias(&self) -> Option<f32> {
+        self.logit_bias
     }
 
     /// The image tower.
@@ -266,7 +273,8 @@ fn image_shape(config: &ModelConfig) -> EncoderShape {
     let (image, transformer) = (&config.image, &config.image.transformer);
     EncoderShape {
         tokens: image.tokens(),
-        width: transformer.width,
+        // A pooling head gathers keys and values, everything else the rows themselves.
+        width: transformer.width * if image.pooling == ImagePooling::AttentionHead { 2 } else { 1 },
         pixels: 3 * image.height * image.width,
         ids: 0,
         attention: AttentionShape {

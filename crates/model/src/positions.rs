@@ -53,11 +53,16 @@ fn bicubic_taps(from: usize, to: usize) -> Vec<Taps> {
         .collect()
 }
 
-/// Resamples a trained table [1 + g², width] to another grid, the class row kept: open_clip's `resize_pos_embed`.
+/// Resamples a trained table [leading + g², width] to another grid, leading rows (a class token) kept: open_clip's
+/// `resize_pos_embed`.
 ///
-/// Returns nothing where the table is not that of a square grid with one extra row.
-pub fn resample_image(table: &[f32], width: usize, (rows, columns): (usize, usize)) -> Option<Vec<f32>> {
-    let stored = (table.len() / width).checked_sub(1)?;
+/// Returns nothing where the table is not that of a square grid with as many leading rows.
+pub fn resample_image(
+    table: &[f32],
+    (leading, width): (usize, usize),
+    (rows, columns): (usize, usize),
+) -> Option<Vec<f32>> {
+    let stored = (table.len() / width).checked_sub(leading)?;
     let side = stored.isqrt();
     if side * side != stored || side == 0 {
         return None;
@@ -66,7 +71,7 @@ pub fn resample_image(table: &[f32], width: usize, (rows, columns): (usize, usiz
         return Some(table.to_vec());
     }
     let (across, down) = (bicubic_taps(side, columns), bicubic_taps(side, rows));
-    let at = |y: usize, x: usize| &table[(1 + y * side + x) * width..][..width];
+    let at = |y: usize, x: usize| &table[(leading + y * side + x) * width..][..width];
     let mut wide = vec![0.0f64; side * columns * width];
     for (i, target) in wide.chunks_exact_mut(width).enumerate() {
         let (y, taps) = (i / columns, &across[i % columns]);
@@ -76,7 +81,7 @@ pub fn resample_image(table: &[f32], width: usize, (rows, columns): (usize, usiz
             }
         }
     }
-    let mut out = table[..width].to_vec();
+    let mut out = table[..leading * width].to_vec();
     let mut line = vec![0.0f64; width];
     for taps in &down {
         for x in 0..columns {
@@ -129,10 +134,10 @@ mod tests {
     fn resampling_keeps_a_constant_and_the_class_row() {
         let mut table = vec![9.0; 2];
         table.extend(std::iter::repeat_n([2.0, -1.0], 16).flatten());
-        let out = resample_image(&table, 2, (3, 7)).unwrap();
+        let out = resample_image(&table, (1, 2), (3, 7)).unwrap();
         assert_eq!(out.len(), 2 * (1 + 21));
         assert_eq!(&out[..2], &[9.0, 9.0]);
         assert!(out[2..].chunks(2).all(|row| (row[0] - 2.0).abs() < 1e-6 && (row[1] + 1.0).abs() < 1e-6));
-        assert!(resample_image(&table[..22], 2, (3, 3)).is_none());
+        assert!(resample_image(&table[..22], (1, 2), (3, 3)).is_none());
     }
 }

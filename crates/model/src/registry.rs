@@ -8,10 +8,11 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("presets/models/openvision.json", include_str!("../../../presets/models/openvision.json")),
     ("presets/models/clip.json", include_str!("../../../presets/models/clip.json")),
     ("presets/models/open_clip.json", include_str!("../../../presets/models/open_clip.json")),
+    ("presets/models/siglip.json", include_str!("../../../presets/models/siglip.json")),
 ];
 
 /// A known model.
@@ -43,7 +44,10 @@ struct PresetModel {
     name: String,
     hub_id: Option<String>,
     size: String,
-    patch_size: usize,
+    /// Of towers that open_clip builds itself.
+    patch_size: Option<usize>,
+    /// Name of the image tower in timm, which says the patch size too.
+    timm: Option<String>,
     image_size: usize,
     preprocess_cfg: Option<Value>,
 }
@@ -59,7 +63,12 @@ fn read(place: &str, text: &str) -> Result<Vec<Entry>, ModelError> {
                 .get(&model.size)
                 .cloned()
                 .ok_or_else(|| ModelError::config(place, "size", format!("no size '{}'", model.size)))?;
-            fields["vision_cfg"]["patch_size"] = model.patch_size.into();
+            if let Some(patch_size) = model.patch_size {
+                fields["vision_cfg"]["patch_size"] = patch_size.into();
+            }
+            if let Some(timm) = &model.timm {
+                fields["vision_cfg"]["timm_model_name"] = timm.as_str().into();
+            }
             fields["vision_cfg"]["image_size"] = model.image_size.into();
             let preprocess = model.preprocess_cfg.as_ref().unwrap_or(&file.preprocess_cfg);
             let source = open_clip::Source { place, model: &fields, preprocess: Some(preprocess) };

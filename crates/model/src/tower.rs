@@ -118,8 +118,56 @@ pub struct ImageTower {
     pre_norm: Option<NormId>,
     transformer: Transformer,
     final_norm: NormId,
-    projection: LinearId,
+    projection: Option<LinearId>,
     pooling: ImagePooling,
+    attention_head: Option<AttentionHead>,
+}
+
+/// SigLIP's pooling head: y = attention(probe, tokens), then y + mlp(LN(y)).
+#[derive(Clone, Copy, Debug)]
+struct AttentionHead {
+    probe: TableId,
+    query: LinearId,
+    keys_values: LinearId,
+    out: LinearId,
+    norm: NormId,
+    expand: LinearId,
+    contract: LinearId,
+}
+
+impl AttentionHead {
+    fn declare(plan: &mut ParamPlan, config: &TransformerConfig) -> Self {
+        let (width, mlp) = (config.width, config.mlp_width);
+        let mut linear = |name: &str, k: usize, n: usize| {
+            plan.linear(LinearSpec {
+                weight: format!("visual.attn_pool.{name}.weight"),
+                bias: Some(format!("visual.attn_pool.{name}.bias")),
+                k,
+                n,
+                layout: Layout::OutIn,
+                shape: None,
+            })
+        };
+        Self {
+            query: linear("q", width, width),
+            keys_values: linear("kv", width, 2 * width),
+            out: linear("out_proj", width, width),
+            expand: linear("mlp.c_fc", width, mlp),
+            contract: linear("mlp.c_proj", mlp, width),
+            probe: plan.table(TableSpec { name: "visual.attn_pool.probe".into(), rows: 1, width, flat: true }),
+            norm: plan.norm("visual.attn_pool.norm", width, config.epsilon),
+        }
+    }
+
+    fn forward(&self, ex: &mut dyn Exec, tokens: Slot, heads: Heads, activation: Activation) -> Slot {
+        let keys_values = ex.linear(tokens, self.keys_values);
+        let probe = ex.probe(self.probe);
+        let query = ex.linear(probe, self.query);
+        let attended = ex.probe_attention(query, keys_values, heads);
+        let pooled = ex.linear(attended, self.out);
+        let hidden = ex.norm_linear(pooled, self.norm, self.expand, activation);
+        ex.linear_add(pooled, hidden, self.contract)
+    }
 }
 
 /// A projection [K, N] without bias, as CLIP stores it.
@@ -138,7 +186,7 @@ impl ImageTower {
             TableSpec { name: "visual.positional_embedding".into(), rows: config.tokens(), width, flat: false };
         let convolution = LinearSpec {
             weight: "visual.conv1.weight".into(),
-            bias: None,
+            bias: config.patch_bias.then(|| "visual.conv1.bias".into()),
             k: grid.patch_length(),
             n: width,
             layout: Layout::OutIn,
@@ -146,20 +194,28 @@ impl ImageTower {
         };
         let patches = Patches {
             grid,
-            class: Some(plan.table(class)),
+            class: config.class_token.then(|| plan.table(class)),
             positions: plan.table(positions),
             convolution: plan.linear(convolution),
         };
         let pre_norm = config.pre_norm.then(|| plan.norm("visual.ln_pre", width, epsilon));
         let transformer = Transformer::declare(&mut plan, "visual.", &config.transformer, Mask::None);
         let final_norm = plan.norm("visual.ln_post", width, epsilon);
-        let projection = plan.linear(projection("visual.proj", width, embed_dim));
-        Self { plan, patches, pre_norm, transformer, final_norm, projection, pooling: config.pooling }
+        let projection = config.projected.then(|| plan.linear(projection("visual.proj", width, embed_dim)));
+        let attention_head = (config.pooling == ImagePooling::AttentionHead)
+            .then(|| AttentionHead::declare(&mut plan, &config.transformer));
+        let pooling = config.pooling;
+        Self { plan, patches, pre_norm, transformer, final_norm, projection, pooling, attention_head }
     }
 
     /// The position table's id, which loading fills by the grid.
     pub fn positions(&self) -> TableId {
         self.patches.positions
+    }
+
+    /// Tokens before the patches, which means leave out.
+    fn leading(&self) -> usize {
+        usize::from(self.patches.class.is_some())
     }
 
     /// Pictures to embeddings, [pictures, embed_dim] (not normalised); nothing where `until` stops before.
@@ -175,16 +231,21 @@ impl ImageTower {
                 ex.layer_norm(class, self.final_norm)
             }
             ImagePooling::MeanThenNorm => {
-                let mean = ex.pool(x, Pooling::MeanFrom(1));
+                let mean = ex.pool(x, Pooling::MeanFrom(self.leading()));
                 ex.layer_norm(mean, self.final_norm)
             }
             ImagePooling::NormThenMean => {
                 let normed = ex.layer_norm(x, self.final_norm);
-                ex.pool(normed, Pooling::MeanFrom(1))
+                ex.pool(normed, Pooling::MeanFrom(self.leading()))
+            }
+            ImagePooling::AttentionHead => {
+                let head = self.attention_head.expect("declared with this pooling");
+                let normed = ex.layer_norm(x, self.final_norm);
+                head.forward(ex, normed, self.transformer.heads, self.transformer.activation)
             }
         };
         ex.tap(Tap::Pooled, pooled);
-        Some(ex.linear(pooled, self.projection))
+        Some(self.projection.map_or(pooled, |projection| ex.linear(pooled, projection)))
     }
 }
 
@@ -210,7 +271,17 @@ impl TextTower {
         let tokens = Tokens { table: plan.table(words), positions: plan.table(positions), length: config.context };
         let transformer = Transformer::declare(&mut plan, "", &config.transformer, config.mask());
         let final_norm = plan.norm("ln_final", width, config.transformer.epsilon);
-        let projection = plan.linear(projection("text_projection", width, embed_dim));
+        let projection = plan.linear(match config.projection_bias {
+            false => projection("text_projection", width, embed_dim),
+            true => LinearSpec {
+                weight: "text_projection.weight".into(),
+                bias: Some("text_projection.bias".into()),
+                k: width,
+                n: embed_dim,
+                layout: Layout::OutIn,
+                shape: None,
+            },
+        });
         let pooling = match config.pooling {
             TextPooling::Last => Pooling::At(config.context - 1),
             TextPooling::First => Pooling::At(0),

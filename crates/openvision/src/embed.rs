@@ -102,8 +102,9 @@ impl Job<'_> {
         if !self.files.is_empty() {
             fingerprints.insert("image".to_owned(), self.model.image_fingerprint()?);
             // The class token is no patch.
-            shapes.insert(shape(config.image.tokens() - 1, config.image.transformer.width));
-            self.want.want(config.image.transformer.layers, 1)?;
+            let patches = config.image.tokens() - config.image.leading();
+            shapes.insert(shape(patches, config.image.transformer.width));
+            self.want.want(config.image.transformer.layers, config.image.leading())?;
         }
         if !self.texts.is_empty() {
             fingerprints.insert("text".to_owned(), self.model.text_fingerprint()?);
@@ -135,7 +136,8 @@ impl Job<'_> {
         if left.is_empty() {
             return Ok(());
         }
-        let want = self.want.want(self.model.config.image.transformer.layers, 1)?;
+        let image = &self.model.config.image;
+        let want = self.want.want(image.transformer.layers, image.leading())?;
         let run = Run { model: self.model, limits: self.limits, want, interrupt: self.interrupt };
         run.files(&left, &mut |index, outcome| {
             summary.count(&outcome);

@@ -1,9 +1,9 @@
 //! The inference executor: runs on one thread as a member of a team, keeps nothing, allocates nothing once warm.
 
 use crate::exec::{Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
-use crate::{CpuStore, LinearId, NormId};
+use crate::{CpuStore, LinearId, NormId, TableId};
 use openvision_kernels::act::Activation;
-use openvision_kernels::attention::{AttentionShape, attention, gather};
+use openvision_kernels::attention::{AttentionShape, attention, gather, probe_attention};
 use openvision_kernels::gemm::{Output, gemm};
 use openvision_kernels::norm::layer_norm;
 use openvision_kernels::patch::patch_row;
@@ -123,6 +123,11 @@ impl<'a> CpuExec<'a> {
         self.member.part(tokens)
     }
 
+    /// Rows that pooled values have on this member: in a team they are on rank 0 only.
+    fn pooled_rows(&self) -> usize {
+        if self.member.rank() == 0 { self.input.sequences } else { 0 }
+    }
+
     fn new_slot(&mut self, rows: usize, width: usize, tokens: usize) -> (Slot, Buffer, SlotShape) {
         let shape = SlotShape { rows, width, stride: row_stride(width), tokens };
         let (slot, data) = self.arena.take(shape);
@@ -229,9 +234,39 @@ impl Exec for CpuExec<'_> {
         slot
     }
 
+    fn probe(&mut self, table: TableId) -> Slot {
+        let (row, sequences) = (self.store.table(table), self.pooled_rows());
+        let (slot, mut data, shape) = self.new_slot(sequences, row.len(), 1);
+        for sequence in 0..sequences {
+            data[sequence * shape.stride..][..row.len()].copy_from_slice(row);
+        }
+        self.arena.put(slot, data);
+        slot
+    }
+
+    fn probe_attention(&mut self, query: Slot, keys_values: Slot, heads: Heads) -> Slot {
+        let SlotShape { tokens, .. } = self.arena.shape(keys_values);
+        let shape = AttentionShape { tokens, heads: heads.count, head_dim: heads.width, mask: heads.mask };
+        let (slot, mut data, out) = self.new_slot(self.pooled_rows(), shape.width(), 1);
+        let mut scratch = std::mem::take(&mut self.arena.scratch);
+        let (isa, query) = (self.isa, self.arena.rows(query));
+        if self.member.size() == 1 {
+            for sequence in 0..self.input.sequences {
+                let rows = self.arena.rows(keys_values).rows(sequence * tokens, tokens);
+                let out = &mut data[sequence * out.stride..][..out.width];
+                probe_attention(isa, shape, query.row(sequence), rows, out, &mut scratch);
+            }
+        } else if let Some(rows) = gather(&mut self.member, tokens, self.arena.rows(keys_values)) {
+            probe_attention(isa, shape, query.row(0), rows, &mut data[..out.width], &mut scratch);
+        }
+        self.arena.scratch = scratch;
+        self.arena.put(slot, data);
+        slot
+    }
+
     fn pool(&mut self, x: Slot, pooling: Pooling) -> Slot {
         let SlotShape { width, tokens, .. } = self.arena.shape(x);
-        let sequences = if self.member.rank() == 0 { self.input.sequences } else { 0 };
+        let sequences = self.pooled_rows();
         let (slot, mut data, shape) = self.new_slot(sequences, width, 1);
         let input = self.input;
         let one = |sequence: usize, rows: Rows, out: &mut [f32]| match pooling {

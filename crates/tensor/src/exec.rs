@@ -86,10 +86,15 @@ pub trait Exec {
     fn linear_add(&mut self, residual: Slot, x: Slot, linear: LinearId) -> Slot;
     /// Self-attention within each sequence over fused rows [q | k | v]; gives [same rows, D].
     fn attention(&mut self, qkv: Slot, heads: Heads) -> Slot;
+    /// The one row of a table for every sequence: [sequences, D]. Learned queries of pooling heads.
+    fn probe(&mut self, table: TableId) -> Slot;
+    /// Attention of one query a sequence, [sequences, D], over the sequence's tokens [k | v], [rows, 2 D]; gives
+    /// [sequences, D]. The mask of `heads` is not used.
+    fn probe_attention(&mut self, query: Slot, keys_values: Slot, heads: Heads) -> Slot;
     /// One row a sequence: [sequences, D].
     fn pool(&mut self, x: Slot, pooling: Pooling) -> Slot;
-    /// Runs a block: temporaries end with it, and a training executor may keep only `x` and run it again later.
-    /// The result is a new slot, or `x` itself reused.
+    /// Runs a block: temporaries end with it, and a training executor may keep only `x` and the result, and compute
+    /// the rest again from its own records. The result is a new slot, or `x` itself reused.
     fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Exec, Slot) -> Slot) -> Slot;
     /// Shows a value to an observer, if there is one.
     fn tap(&mut self, tap: Tap, x: Slot);

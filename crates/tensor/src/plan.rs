@@ -26,7 +26,7 @@ pub enum Layout {
 pub struct LinearSpec {
     /// Tensor of the weight.
     pub weight: String,
-    /// Tensor of the bias, [N].
+    /// Tensor of the bias, `[N]`.
     pub bias: Option<String>,
     /// Inputs.
     pub k: usize,
@@ -58,7 +58,7 @@ pub struct TableSpec {
     pub rows: usize,
     /// Width of a row.
     pub width: usize,
-    /// Whether the tensor has one axis only, [width].
+    /// Whether the tensor has one axis only, `[width]`.
     pub flat: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Instruction sets as detection tokens, and the one place where `#[target_feature]` wrapping happens.
 //!
 //! A token ([`Avx2`], [`Avx512`], ...) has a private field and is made only after the processor was asked, so
-//! holding one proves that its instructions may run. Kernels are generic over [`Simd`] and compiled once a set.
+//! holding one proves that its instructions may run. Kernels are generic over `Simd` and compiled once a set.
 
 mod portable;
 mod simd;
@@ -142,6 +142,69 @@ impl Isa {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every operation on values that are hard on it: infinities, zeros of both signs, what is no number, the least
+    /// and the greatest, ties.
+    struct Operations([[f32; LANES]; 3]);
+
+    impl Kernel for Operations {
+        type Output = Vec<[f32; LANES]>;
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            let [a, b, c] = [s.with_lanes(self.0[0]), s.with_lanes(self.0[1]), s.with_lanes(self.0[2])];
+            let whole = s.max(s.splat(-127.0), s.min(s.splat(127.0), s.round(a)));
+            let mut all = vec![
+                s.to_array(s.add(a, b)),
+                s.to_array(s.sub(a, b)),
+                s.to_array(s.mul(a, b)),
+                s.to_array(s.div(a, b)),
+                s.to_array(s.fma(a, b, c)),
+                s.to_array(s.max(a, b)),
+                s.to_array(s.min(a, b)),
+                s.to_array(s.round(a)),
+                s.to_array(s.pow2(whole)),
+                s.to_array(crate::act::exp2(s, a)),
+            ];
+            all.push([s.sum(a); LANES]);
+            all.push([s.largest(a); LANES]);
+            all
+        }
+    }
+
+    #[test]
+    fn every_operation_gives_the_same_bits_on_every_set() {
+        let hard = [
+            0.0,
+            -0.0,
+            0.5,
+            -0.5,
+            1.5,
+            2.5,
+            -126.6,
+            127.4,
+            1e-45,
+            f32::MIN_POSITIVE,
+            f32::MAX,
+            f32::MIN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            16_777_217.0,
+        ];
+        // The sign and the payload of what is no number are the processor's choice.
+        let bits = |x: f32| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() };
+        for shift in 0..LANES {
+            let turned = |by: usize| std::array::from_fn(|i| hard[(i + by) % LANES]);
+            let operands = [turned(0), turned(shift), turned(3 * shift + 1)];
+            let want = Isa::present()[0].run(Operations(operands));
+            for isa in Isa::present() {
+                let got = isa.run(Operations(operands));
+                for (operation, (got, want)) in got.iter().zip(&want).enumerate() {
+                    assert_eq!(got.map(bits), want.map(bits), "{} operation {operation} shift {shift}", isa.name());
+                }
+            }
+        }
+    }
 
     #[test]
     fn names_select_sets() {

@@ -65,11 +65,14 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
-        quarters!(vmaxq_f32, a, b)
+        // Not vmaxq_f32, whose zeros and numbers that are none differ from the other sets'.
+        let greater = quarters!(vcgtq_f32, a, b);
+        quarters!(vbslq_f32, greater, a, b)
     }
     #[inline(always)]
     fn min(self, a: Self::F, b: Self::F) -> Self::F {
-        quarters!(vminq_f32, a, b)
+        let less = quarters!(vcltq_f32, a, b);
+        quarters!(vbslq_f32, less, a, b)
     }
     #[inline(always)]
     fn round(self, a: Self::F) -> Self::F {

@@ -29,7 +29,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// a * b + c with one rounding.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a` where a > b, else `b`: `b` too where one of them is no number, or both are zeros.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a` where a < b, else `b`: `b` too where one of them is no number, or both are zeros.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// Nearest integer, ties to even.
     fn round(self, a: Self::F) -> Self::F;

@@ -5,13 +5,14 @@ use super::names::{NameLayout, TensorSource};
 use super::source::Description;
 use crate::ModelError;
 use crate::config::{
-    ActivationName, ImagePooling, ModelConfig, TextConfig, TextLayout, TextPooling, TransformerConfig,
+    ActivationName, Family, ImagePooling, ModelConfig, TextConfig, TextLayout, TextPooling, TransformerConfig,
 };
 use crate::load::{Named, check};
 use crate::tower::{ImageTower, TextTower};
 use openvision_io::atomic::write_atomic;
 use openvision_io::preprocess::{Interpolation, Order, Preprocess, ResizeMode};
 use openvision_io::weights::{DType, SafeTensorsWriter, TensorInfo, narrow_from_f32};
+use openvision_tensor::TensorSpec;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -24,15 +25,17 @@ pub enum Target {
     Ours,
     /// open_clip's: `open_clip_model.safetensors`, `open_clip_config.json`.
     OpenClip,
-    /// transformers' CLIPModel: `model.safetensors`, `config.json`, `preprocessor_config.json`.
+    /// transformers' CLIPModel or SiglipModel: `model.safetensors`, `config.json`, `preprocessor_config.json`.
     HuggingFace,
 }
 
 impl Target {
-    fn layout(self) -> NameLayout {
-        match self {
-            Target::HuggingFace => NameLayout::HuggingFace,
-            Target::Ours | Target::OpenClip => NameLayout::OpenClip,
+    fn layout(self, config: &ModelConfig) -> NameLayout {
+        match (self, config.family) {
+            (Target::HuggingFace, Family::Siglip) => NameLayout::HuggingFaceSiglip,
+            (Target::HuggingFace, _) => NameLayout::HuggingFace,
+            (Target::OpenClip, Family::Siglip) => NameLayout::OpenClipSiglip,
+            (Target::Ours | Target::OpenClip, _) => NameLayout::OpenClip,
         }
     }
 
@@ -57,30 +60,34 @@ pub fn convert(from: &Description, target: Target, precision: Option<DType>, fol
     if !problems.is_empty() {
         return Err(ModelError::Tensors { place: from.folder.display().to_string(), problems });
     }
-    let mut pieces = Vec::new();
-    for spec in image.tensors().into_iter().chain(text.tensors()) {
-        pieces.extend(split(from, target, &spec.name)?);
-    }
+    let layout = target.layout(&from.config);
+    let mut ours: Vec<TensorSpec> = image.tensors().into_iter().chain(text.tensors()).collect();
     for scalar in ["logit_scale", "logit_bias"] {
-        if from.checkpoint.get(scalar).is_some() {
-            pieces.extend(split(from, target, scalar)?);
+        if named.scalar(scalar)?.is_some() {
+            ours.push(TensorSpec { name: scalar.to_owned(), shape: vec![] });
         }
+    }
+    let mut pieces: BTreeMap<String, Piece> = BTreeMap::new();
+    for spec in &ours {
+        let stored = from.layout.source(&spec.name);
+        let dtype = from.checkpoint.get(stored.names()[0]).map_or(DType::F32, |tensor| tensor.dtype);
+        add_pieces(layout, spec, dtype, &mut pieces);
     }
     std::fs::create_dir_all(folder).map_err(|source| ModelError::Read { path: folder.into(), source })?;
     let infos: Vec<TensorInfo> = pieces
         .iter()
-        .map(|piece| TensorInfo {
-            name: piece.name.clone(),
+        .map(|(name, piece)| TensorInfo {
+            name: name.clone(),
             dtype: precision.filter(|_| piece.dtype.is_float()).unwrap_or(piece.dtype),
             shape: piece.shape.clone(),
         })
         .collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let mut writer = SafeTensorsWriter::create(&folder.join(target.weights_file()), &metadata, &infos)?;
-    for (piece, info) in pieces.iter().zip(&infos) {
+    for (piece, info) in pieces.values().zip(&infos) {
         let bytes = piece.read(from)?;
         let bytes = if info.dtype == piece.dtype { bytes } else { rounded(piece.dtype, info.dtype, &bytes) };
-        writer.write(&piece.name, &bytes)?;
+        writer.write(&info.name, &bytes)?;
     }
     for (name, config) in &configs {
         write_json(&folder.join(name), config)?;
@@ -98,79 +105,95 @@ fn rounded(from: DType, to: DType, bytes: &[u8]) -> Vec<u8> {
     narrow_from_f32(to, &values).unwrap_or_default()
 }
 
-/// One tensor of the target, and how it comes out of the source.
+/// One tensor of the target and what of ours it is made of.
 struct Piece {
-    name: String,
     dtype: DType,
     shape: Vec<usize>,
-    /// Names in the source file whose rows make up our tensor.
-    sources: Vec<String>,
-    /// Which part of the first axis of our tensor this is: part i of n.
-    part: (usize, usize),
-    transposed: bool,
+    /// Our tensors, by their place in this one.
+    made_of: BTreeMap<usize, (TensorSpec, Use)>,
 }
 
-/// The target's tensors for one of ours.
-fn split(from: &Description, target: Target, ours: &str) -> Result<Vec<Piece>, ModelError> {
-    let stored = from.layout.source(ours);
-    let wanted = target.layout().source(ours);
-    let sources: Vec<String> = stored.names().into_iter().map(str::to_owned).collect();
-    let info = |name: &str| {
-        from.checkpoint.get(name).ok_or_else(|| ModelError::Layout {
-            place: from.folder.display().to_string(),
-            problem: format!("no tensor {name}"),
-        })
-    };
-    let first = info(&sources[0])?;
-    let mut shape = first.shape.clone();
-    let flipped = |source: &TensorSource| matches!(source, TensorSource::Transposed(_));
-    if flipped(&stored) != flipped(&wanted) {
-        shape.reverse();
-    }
-    if sources.len() > 1 {
-        shape[0] *= sources.len();
-    }
+/// Which part of a tensor of ours is used.
+#[derive(Clone, Copy)]
+enum Use {
+    Whole,
+    /// One of so many equal parts of the rows.
+    Rows(usize, usize),
+    Transposed,
+}
+
+/// Adds one of our tensors to the target's.
+fn add_pieces(layout: NameLayout, spec: &TensorSpec, dtype: DType, pieces: &mut BTreeMap<String, Piece>) {
+    let wanted = layout.source(&spec.name);
     let names = wanted.names();
-    if names.len() > 1 {
-        shape[0] /= names.len();
+    for (i, name) in names.iter().enumerate() {
+        let mut shape = spec.shape.clone();
+        let (place, how) = match wanted {
+            TensorSource::Copy(_) => (0, Use::Whole),
+            TensorSource::Transposed(_) => {
+                shape.reverse();
+                (0, Use::Transposed)
+            }
+            TensorSource::Rows(_) => {
+                shape[0] /= names.len();
+                (0, Use::Rows(i, names.len()))
+            }
+            TensorSource::Part(_, [from, to, of]) => {
+                shape[0] = shape[0] / (to - from) * of;
+                (from, Use::Whole)
+            }
+        };
+        shape.splice(0..0, vec![1; layout.leading_axes(&spec.name)]);
+        let made_of = BTreeMap::new();
+        let piece = pieces.entry((*name).to_owned()).or_insert(Piece { dtype, shape, made_of });
+        piece.made_of.insert(place, (spec.clone(), how));
     }
-    Ok(names
-        .iter()
-        .enumerate()
-        .map(|(i, name)| Piece {
-            name: (*name).to_owned(),
-            dtype: first.dtype,
-            shape: shape.clone(),
-            sources: sources.clone(),
-            part: (i, names.len()),
-            transposed: flipped(&stored) != flipped(&wanted),
-        })
-        .collect())
+}
+
+/// One of our tensors in our layout, as stored bytes.
+fn ours(from: &Description, spec: &TensorSpec) -> Result<(Vec<u8>, usize), ModelError> {
+    let stored = from.layout.source(&spec.name);
+    let mut bytes = Vec::new();
+    for name in stored.names() {
+        bytes.extend(from.checkpoint.read_bytes(name)?);
+    }
+    let size = from.checkpoint.get(stored.names()[0]).map_or(1, |tensor| tensor.dtype.size_of());
+    Ok((
+        match stored {
+            TensorSource::Copy(_) | TensorSource::Rows(_) => bytes,
+            TensorSource::Transposed(_) => transposed(&bytes, size, (spec.shape[1], spec.shape[0])),
+            TensorSource::Part(_, [from, to, of]) => {
+                let one = bytes.len() / of;
+                bytes[from * one..to * one].to_vec()
+            }
+        },
+        size,
+    ))
+}
+
+/// Exchanges the axes of a [rows, columns] matrix.
+fn transposed(bytes: &[u8], size: usize, (rows, columns): (usize, usize)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for column in 0..columns {
+        for row in 0..rows {
+            out.extend_from_slice(&bytes[(row * columns + column) * size..][..size]);
+        }
+    }
+    out
 }
 
 impl Piece {
     fn read(&self, from: &Description) -> Result<Vec<u8>, ModelError> {
-        let mut bytes = Vec::new();
-        for source in &self.sources {
-            bytes.extend(from.checkpoint.read_bytes(source)?);
-        }
-        let (part, parts) = self.part;
-        if parts > 1 {
-            let length = bytes.len() / parts;
-            bytes = bytes[part * length..(part + 1) * length].to_vec();
-        }
-        if self.transposed {
-            // The piece is [rows, columns]; the source has the axes exchanged.
-            let (size, rows, columns) = (self.dtype.size_of(), self.shape[0], self.shape[1]);
-            let mut out = Vec::with_capacity(bytes.len());
-            for row in 0..rows {
-                for column in 0..columns {
-                    out.extend_from_slice(&bytes[(column * rows + row) * size..][..size]);
-                }
+        let mut all = Vec::new();
+        for (spec, how) in self.made_of.values() {
+            let (bytes, size) = ours(from, spec)?;
+            match *how {
+                Use::Whole => all.extend(bytes),
+                Use::Rows(i, of) => all.extend_from_slice(&bytes[bytes.len() / of * i..bytes.len() / of * (i + 1)]),
+                Use::Transposed => all.extend(transposed(&bytes, size, (spec.shape[0], spec.shape[1]))),
             }
-            bytes = out;
         }
-        Ok(bytes)
+        Ok(all)
     }
 }
 
@@ -211,6 +234,9 @@ fn mlp_ratio(config: &TransformerConfig) -> f64 {
 }
 
 fn open_clip(config: &ModelConfig) -> Result<Value, ModelError> {
+    if config.family == Family::Siglip {
+        return open_clip_siglip(config);
+    }
     let quick = |t: &TransformerConfig| t.activation == ActivationName::QuickGelu;
     let (image, text) = (&config.image, &config.text);
     if quick(&image.transformer) != quick(&text.transformer) {
@@ -313,7 +339,33 @@ fn open_clip_preprocess(preprocess: &Preprocess) -> Result<Value, ModelError> {
     }))
 }
 
+/// SigLIP in open_clip: the image tower by its name in timm.
+fn open_clip_siglip(config: &ModelConfig) -> Result<Value, ModelError> {
+    let (image, text) = (&config.image, &config.text);
+    let name = super::timm::name_of(image)
+        .ok_or_else(|| unable("open_clip", "image", "timm has no SigLIP tower of this size and activation".into()))?;
+    let mut words = json!({
+        "context_length": text.context, "vocab_size": text.vocabulary, "width": text.transformer.width,
+        "heads": text.transformer.heads, "layers": text.transformer.layers, "no_causal_mask": true,
+        "proj_bias": true, "pool_type": "last", "norm_kwargs": { "eps": shortest(text.transformer.epsilon) },
+        "mlp_ratio": mlp_ratio(&text.transformer),
+    });
+    if text.transformer.activation == ActivationName::GeluTanh {
+        words["act_kwargs"] = json!({ "approximate": "tanh" });
+    }
+    let vision = json!({
+        "image_size": image.height, "timm_model_name": name, "timm_pool": "map", "timm_proj": "none",
+    });
+    let model = json!({
+        "embed_dim": config.embed_dim, "init_logit_bias": -10, "custom_text": true, "vision_cfg": vision, "text_cfg": words,
+    });
+    Ok(json!({ "model_cfg": model, "preprocess_cfg": open_clip_preprocess(&config.preprocess)? }))
+}
+
 fn hugging_face(config: &ModelConfig) -> Result<(Value, Value), ModelError> {
+    if config.family == Family::Siglip {
+        return hugging_face_siglip(config);
+    }
     let (image, text) = (&config.image, &config.text);
     let refuse = |field: &str, why: &str| Err(unable("Hugging Face's CLIPModel", field, why.to_owned()));
     if !image.pre_norm || image.pooling != ImagePooling::Class {
@@ -330,23 +382,14 @@ fn hugging_face(config: &ModelConfig) -> Result<(Value, Value), ModelError> {
         TextPooling::LargestId => text.vocabulary as u32 - 1,
         _ => return refuse("text.pooling", "it pools the end token"),
     };
-    let tower = |t: &TransformerConfig| {
-        json!({
-            "hidden_size": t.width,
-            "intermediate_size": t.mlp_width,
-            "num_hidden_layers": t.layers,
-            "num_attention_heads": t.heads,
-            "hidden_act": activation_name(t.activation),
-            "layer_norm_eps": shortest(t.epsilon),
-            "projection_dim": config.embed_dim,
-        })
-    };
-    let mut vision = tower(&image.transformer);
+    let mut vision = hugging_face_tower(&image.transformer);
+    vision["projection_dim"] = json!(config.embed_dim);
     vision["model_type"] = json!("clip_vision_model");
     vision["image_size"] = json!(image.height);
     vision["patch_size"] = json!(image.patch);
     vision["num_channels"] = json!(3);
-    let mut words = tower(&text.transformer);
+    let mut words = hugging_face_tower(&text.transformer);
+    words["projection_dim"] = json!(config.embed_dim);
     words["model_type"] = json!("clip_text_model");
     words["vocab_size"] = json!(text.vocabulary);
     words["max_position_embeddings"] = json!(text.context);
@@ -362,6 +405,41 @@ fn hugging_face(config: &ModelConfig) -> Result<(Value, Value), ModelError> {
         "text_config": words,
     });
     Ok((model, hugging_face_preprocess(&config.preprocess, image.height)?))
+}
+
+fn hugging_face_tower(t: &TransformerConfig) -> Value {
+    json!({
+        "hidden_size": t.width,
+        "intermediate_size": t.mlp_width,
+        "num_hidden_layers": t.layers,
+        "num_attention_heads": t.heads,
+        "hidden_act": activation_name(t.activation),
+        "layer_norm_eps": shortest(t.epsilon),
+    })
+}
+
+fn hugging_face_siglip(config: &ModelConfig) -> Result<(Value, Value), ModelError> {
+    let (image, text) = (&config.image, &config.text);
+    if image.height != image.width {
+        return Err(unable("Hugging Face's SiglipModel", "image size", "it takes square pictures only".into()));
+    }
+    let mut vision = hugging_face_tower(&image.transformer);
+    vision["model_type"] = json!("siglip_vision_model");
+    vision["image_size"] = json!(image.height);
+    vision["patch_size"] = json!(image.patch);
+    vision["num_channels"] = json!(3);
+    vision["vision_use_head"] = json!(true);
+    let mut words = hugging_face_tower(&text.transformer);
+    words["model_type"] = json!("siglip_text_model");
+    words["vocab_size"] = json!(text.vocabulary);
+    words["max_position_embeddings"] = json!(text.context);
+    words["projection_size"] = json!(config.embed_dim);
+    let model = json!({
+        "architectures": ["SiglipModel"], "model_type": "siglip", "vision_config": vision, "text_config": words,
+    });
+    let mut preprocessor = hugging_face_preprocess(&config.preprocess, image.height)?;
+    preprocessor["image_processor_type"] = json!("SiglipImageProcessor");
+    Ok((model, preprocessor))
 }
 
 fn hugging_face_preprocess(preprocess: &Preprocess, side: usize) -> Result<Value, ModelError> {

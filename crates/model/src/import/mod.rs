@@ -5,6 +5,7 @@ pub mod hugging_face;
 pub mod names;
 pub mod open_clip;
 mod source;
+mod timm;
 
 pub use source::{Description, Found, describe};
 

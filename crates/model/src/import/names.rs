@@ -12,6 +12,10 @@ pub enum NameLayout {
     OpenClipCustomText,
     /// transformers' `CLIPModel`.
     HuggingFace,
+    /// transformers' `SiglipModel`.
+    HuggingFaceSiglip,
+    /// open_clip's SigLIP: an image tower of timm.
+    OpenClipSiglip,
 }
 
 /// Where a tensor of ours lies in a file.
@@ -23,13 +27,15 @@ pub enum TensorSource {
     Rows(Vec<String>),
     /// Under one name, with the two axes exchanged.
     Transposed(String),
+    /// As some of the equal parts of another tensor's rows: from, to, of how many.
+    Part(String, [usize; 3]),
 }
 
 impl TensorSource {
     /// The names in the file.
     pub fn names(&self) -> Vec<&str> {
         match self {
-            TensorSource::Copy(name) | TensorSource::Transposed(name) => vec![name],
+            TensorSource::Copy(name) | TensorSource::Transposed(name) | TensorSource::Part(name, _) => vec![name],
             TensorSource::Rows(names) => names.iter().map(String::as_str).collect(),
         }
     }
@@ -51,6 +57,11 @@ struct Rule {
     theirs: Vec<String>,
     #[serde(default)]
     transposed: bool,
+    #[serde(default)]
+    part: Option<[usize; 3]>,
+    /// Leading axes of length 1 that ours lacks.
+    #[serde(default)]
+    axes: usize,
 }
 
 /// The block number where `name` is `pattern` with a number for `{i}`; an empty number where there is no `{i}`.
@@ -69,12 +80,16 @@ impl NameLayout {
             NameLayout::OpenClip => "open_clip",
             NameLayout::OpenClipCustomText => "open_clip (text tower under `text.`)",
             NameLayout::HuggingFace => "Hugging Face CLIPModel",
+            NameLayout::HuggingFaceSiglip => "Hugging Face SiglipModel",
+            NameLayout::OpenClipSiglip => "open_clip SigLIP (image tower of timm)",
         }
     }
 
     fn map(self) -> Option<&'static Map> {
         static CUSTOM_TEXT: OnceLock<Map> = OnceLock::new();
         static HUGGING_FACE: OnceLock<Map> = OnceLock::new();
+        static HUGGING_FACE_SIGLIP: OnceLock<Map> = OnceLock::new();
+        static OPEN_CLIP_SIGLIP: OnceLock<Map> = OnceLock::new();
         let (cell, text) = match self {
             NameLayout::OpenClip => return None,
             NameLayout::OpenClipCustomText => {
@@ -83,20 +98,33 @@ impl NameLayout {
             NameLayout::HuggingFace => {
                 (&HUGGING_FACE, include_str!("../../../../presets/namemaps/hugging_face_clip.json"))
             }
+            NameLayout::HuggingFaceSiglip => {
+                (&HUGGING_FACE_SIGLIP, include_str!("../../../../presets/namemaps/hugging_face_siglip.json"))
+            }
+            NameLayout::OpenClipSiglip => {
+                (&OPEN_CLIP_SIGLIP, include_str!("../../../../presets/namemaps/open_clip_siglip.json"))
+            }
         };
         Some(cell.get_or_init(|| serde_json::from_str(text).expect("a test reads every name map")))
     }
 
+    fn rule(self, name: &str) -> Option<(&'static Rule, &str)> {
+        self.map()?.rules.iter().find_map(|rule| matches(&rule.ours, name).map(|number| (rule, number)))
+    }
+
+    /// Leading axes of length 1 that our tensor `name` has in a file of this layout.
+    pub fn leading_axes(self, name: &str) -> usize {
+        self.rule(name).map_or(0, |(rule, _)| rule.axes)
+    }
+
     /// Where our tensor `name` lies in a file of this layout.
     pub fn source(self, name: &str) -> TensorSource {
-        let rule = self
-            .map()
-            .and_then(|map| map.rules.iter().find_map(|rule| matches(&rule.ours, name).map(|number| (rule, number))));
-        let Some((rule, number)) = rule else { return TensorSource::Copy(name.to_owned()) };
+        let Some((rule, number)) = self.rule(name) else { return TensorSource::Copy(name.to_owned()) };
         let mut theirs: Vec<String> = rule.theirs.iter().map(|pattern| pattern.replace("{i}", number)).collect();
-        match (theirs.len(), rule.transposed) {
-            (1, false) => TensorSource::Copy(theirs.remove(0)),
-            (1, true) => TensorSource::Transposed(theirs.remove(0)),
+        match (theirs.len(), rule.transposed, rule.part) {
+            (1, _, Some(part)) => TensorSource::Part(theirs.remove(0), part),
+            (1, false, None) => TensorSource::Copy(theirs.remove(0)),
+            (1, true, None) => TensorSource::Transposed(theirs.remove(0)),
             _ => TensorSource::Rows(theirs),
         }
     }
@@ -113,6 +141,12 @@ impl NameLayout {
     /// A text for people that names what was recognised.
     pub fn detect<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Result<Self, String> {
         let any = |wanted: &str| names.clone().any(|name| name.starts_with(wanted));
+        if any("vision_model.head.probe") {
+            return Ok(NameLayout::HuggingFaceSiglip);
+        }
+        if any("visual.trunk.attn_pool.latent") {
+            return Ok(NameLayout::OpenClipSiglip);
+        }
         if any("vision_model.embeddings.class_embedding") {
             return Ok(NameLayout::HuggingFace);
         }
@@ -120,8 +154,7 @@ impl NameLayout {
             return Ok(if any("text.token_embedding") { Self::OpenClipCustomText } else { Self::OpenClip });
         }
         let known = [
-            ("visual.trunk.", "a tower of timm (SigLIP and others)"),
-            ("vision_model.head.probe", "a Hugging Face SigLIP model"),
+            ("visual.trunk.", "a tower of timm other than SigLIP's"),
             ("visual.layer1.", "a residual network (RN50 and others)"),
             ("visual.attnpool.", "a residual network (RN50 and others)"),
             ("conv1.weight", "a vision-only tower (OpenVision 2)"),
@@ -170,6 +203,8 @@ mod tests {
     fn unknown_layouts_are_named() {
         let error = NameLayout::detect(["visual.trunk.blocks.0.norm1.weight"].into_iter()).unwrap_err();
         assert!(error.contains("timm"), "{error}");
+        let names = ["vision_model.head.probe", "vision_model.post_layernorm.bias"];
+        assert_eq!(NameLayout::detect(names.into_iter()), Ok(NameLayout::HuggingFaceSiglip));
         assert!(NameLayout::detect(["a", "b"].into_iter()).unwrap_err().contains("a, b"));
     }
 }

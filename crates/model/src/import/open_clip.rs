@@ -5,7 +5,7 @@
 //! configuration show to be OpenVision is therefore read with OpenVision's layout, unless the literal reading is
 //! asked for.
 
-use super::{Fields, mlp_width};
+use super::{Fields, mlp_width, timm};
 use crate::ModelError;
 use crate::config::{
     ActivationName, FORMAT_VERSION, Family, ImageConfig, ImagePooling, ModelConfig, Positions, TextConfig, TextLayout,
@@ -43,7 +43,11 @@ pub fn config(source: &Source, reading: Reading) -> Result<ModelConfig, ModelErr
     let text = model.object("text_cfg", "text_cfg.")?;
     refuse_unbuilt(&model, &vision, &text)?;
     let quick = model.flag("quick_gelu")?;
-    let image = image_config(&vision, quick, reading)?;
+    let siglip = vision.text("timm_model_name")?;
+    let image = match siglip {
+        Some(name) => siglip_image(&vision, name)?,
+        None => image_config(&vision, quick, reading)?,
+    };
     let text = text_config(&text, quick, reading)?;
     let empty = json!({});
     image.check(source.place)?;
@@ -52,7 +56,11 @@ pub fn config(source: &Source, reading: Reading) -> Result<ModelConfig, ModelErr
         .map_err(|error| ModelError::Preprocess { place: source.place.to_owned(), source: error })?;
     let config = ModelConfig {
         format_version: FORMAT_VERSION,
-        family: if reading.openvision { Family::Openvision } else { Family::OpenClip },
+        family: match siglip {
+            Some(_) => Family::Siglip,
+            None if reading.openvision => Family::Openvision,
+            None => Family::OpenClip,
+        },
         name: None,
         embed_dim: model.size("embed_dim", 0)?,
         image,
@@ -66,7 +74,6 @@ pub fn config(source: &Source, reading: Reading) -> Result<ModelConfig, ModelErr
 }
 
 fn refuse_unbuilt(model: &Fields, vision: &Fields, text: &Fields) -> Result<(), ModelError> {
-    vision.refuse("timm_model_name", "towers of timm (SigLIP and others) are not built yet")?;
     vision.refuse("attentional_pool", "attentional pooling (CoCa) is not built yet")?;
     vision.refuse("ls_init_value", "LayerScale is not built yet")?;
     vision.refuse("input_patchnorm", "patch normalisation is not built")?;
@@ -76,7 +83,6 @@ fn refuse_unbuilt(model: &Fields, vision: &Fields, text: &Fields) -> Result<(), 
     text.refuse("hf_model_name", "text towers of Hugging Face models are not built yet")?;
     text.refuse("embed_cls", "a class embedding in the text tower (CoCa) is not built yet")?;
     text.refuse("ls_init_value", "LayerScale is not built yet")?;
-    text.refuse("proj_bias", "a text projection with bias (SigLIP) is not built yet")?;
     model.refuse("multimodal_cfg", "caption decoders (CoCa) are not built yet")?;
     if vision.value.get("layers").is_some_and(Value::is_array) {
         return Err(ModelError::config(vision.place, "vision_cfg.layers", "residual networks (RN50...) are not built"));
@@ -113,6 +119,46 @@ fn image_size(vision: &Fields) -> Result<(usize, usize), ModelError> {
     }
 }
 
+/// SigLIP's image tower by its name in timm; explicit fields win over the table.
+fn siglip_image(vision: &Fields, name: &str) -> Result<ImageConfig, ModelError> {
+    let tower = timm::find(name).ok_or_else(|| {
+        let problem = format!("'{name}' is not known; known: {}", timm::names());
+        ModelError::config(vision.place, "vision_cfg.timm_model_name", problem)
+    })?;
+    for (field, wanted) in [("timm_pool", "map"), ("timm_proj", "none")] {
+        if !matches!(vision.text(field)?.unwrap_or(wanted), found if found == wanted || found.is_empty()) {
+            let problem = format!("only '{wanted}' is built");
+            return Err(ModelError::config(vision.place, &format!("vision_cfg.{field}"), problem));
+        }
+    }
+    let (height, width) = match vision.value.get("image_size") {
+        Some(_) => image_size(vision)?,
+        None => (tower.image_size, tower.image_size),
+    };
+    Ok(ImageConfig {
+        height,
+        width,
+        patch: tower.patch,
+        transformer: TransformerConfig {
+            width: tower.width,
+            layers: tower.layers,
+            heads: tower.heads,
+            mlp_width: tower.mlp_width,
+            activation: match vision.value.get("act_kwargs") {
+                Some(_) => activation(vision, false)?,
+                None => tower.activation,
+            },
+            epsilon: 1e-6,
+        },
+        pre_norm: false,
+        positions: Positions::Learned,
+        pooling: ImagePooling::AttentionHead,
+        class_token: false,
+        patch_bias: true,
+        projected: false,
+    })
+}
+
 fn image_config(vision: &Fields, quick: bool, reading: Reading) -> Result<ImageConfig, ModelError> {
     let width = vision.size("width", 768)?;
     let head_width = vision.size("head_width", 64)?;
@@ -146,6 +192,9 @@ fn image_config(vision: &Fields, quick: bool, reading: Reading) -> Result<ImageC
         pre_norm: !vision.flag("no_ln_pre")?,
         positions: if reading.openvision && !reading.literal { Positions::SinCos2d } else { Positions::Learned },
         pooling,
+        class_token: true,
+        patch_bias: false,
+        projected: true,
     })
 }
 
@@ -177,6 +226,7 @@ fn text_config(text: &Fields, quick: bool, reading: Reading) -> Result<TextConfi
         causal,
         pooling,
         layout: layout(text, !causal && pool == "last", reading)?,
+        projection_bias: text.flag("proj_bias")?,
     })
 }
 
@@ -188,6 +238,9 @@ fn layout(text: &Fields, class_pooled: bool, reading: Reading) -> Result<TextLay
         return Ok(TextLayout::Openvision);
     }
     let recognised = reading.openvision && class_pooled;
+    if text.flag("proj_bias")? {
+        return Ok(TextLayout::Folder);
+    }
     Ok(match named {
         _ if recognised && !reading.literal => TextLayout::Openvision,
         Some(name) if name.ends_with("bert-base-uncased") => TextLayout::BertClassFirst,

@@ -207,6 +207,9 @@ fn from_shapes(checkpoint: &Checkpoint, place: &str, reading: open_clip::Reading
             pre_norm: openai,
             positions: if openai { Positions::Learned } else { Positions::SinCos2d },
             pooling: if openai { ImagePooling::Class } else { ImagePooling::MeanThenNorm },
+            class_token: true,
+            patch_bias: false,
+            projected: true,
         },
         text: TextConfig {
             context: axis("positional_embedding", 0)?,
@@ -215,6 +218,7 @@ fn from_shapes(checkpoint: &Checkpoint, place: &str, reading: open_clip::Reading
             causal: openai,
             pooling: if openai { TextPooling::LargestId } else { TextPooling::Last },
             layout: if openai { TextLayout::Clip } else { TextLayout::Openvision },
+            projection_bias: false,
         },
         preprocess: Preprocess::from_open_clip(&normalize, (side, side))
             .map_err(|source| ModelError::Preprocess { place: place.to_owned(), source })?,

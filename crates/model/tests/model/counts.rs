@@ -57,6 +57,25 @@ fn parameter_and_tensor_counts_of_all_26_models() {
     }
 }
 
+/// clip-peers.md 1.2: totals and image towers of the SigLIP configurations.
+#[test]
+fn parameter_counts_of_the_siglip_configurations() {
+    let published = [
+        ("siglip/base-16-224", 203_155_970, 92_884_224),
+        ("siglip/base-16-256", 203_202_050, 92_930_304),
+        ("siglip/large-16-256", 652_150_786, 315_956_224),
+        ("siglip/so400m-14-384", 877_960_498, 428_225_600),
+        ("siglip2/base-16-224", 375_187_970, 92_884_224),
+        ("siglip2/so400m-16-256", 1_135_670_962, 427_888_064),
+        ("siglip2/giant-opt-16-256", 1_871_393_906, 1_163_168_256),
+    ];
+    for (name, total, image) in published {
+        let counts = registry::find(name).unwrap_or_else(|| panic!("{name}")).config.parameters();
+        assert_eq!(counts.total, total, "{name}");
+        assert_eq!(counts.image + counts.position + counts.projection, image, "{name}");
+    }
+}
+
 /// clip-peers.md 1.2: totals and image towers of the OpenAI and OpenCLIP configurations.
 #[test]
 fn parameter_counts_of_the_clip_configurations() {

@@ -48,6 +48,16 @@ fn cases() -> Vec<Case> {
             ],
         },
         Case { folder: "hf-clip", file: "sharded", names: &[] },
+        Case {
+            folder: "hf-siglip",
+            file: "",
+            names: &[
+                ("image.embeddings", Side::Image, Tap::Embedded),
+                ("image.post_layernorm", Side::Image, Tap::FinalNorm),
+                ("image.map_head", Side::Image, Tap::Pooled),
+                ("text.final_layer_norm", Side::Text, Tap::FinalNorm),
+            ],
+        },
     ]
 }
 
@@ -132,7 +142,7 @@ fn logits(name: &str, model: &Model, (image, text): (&[f32], &[f32]), want: &[f3
             .chunks(width)
             .map(|t| {
                 let cosine: f64 = picture.iter().zip(t).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                cosine * f64::from(model.logit_scale())
+                cosine * f64::from(model.logit_scale()) + f64::from(model.logit_bias().unwrap_or(0.0))
             })
             .collect();
         let want: Vec<f64> = want[i * texts..][..texts].iter().map(|v| f64::from(*v)).collect();
@@ -143,6 +153,29 @@ fn logits(name: &str, model: &Model, (image, text): (&[f32], &[f32]), want: &[f3
             assert!((got - want).abs() < 1e-4, "{name}: probability {got} {want}");
         }
     }
+}
+
+/// The same weights in open_clip's layout. The golden's tower has a name that only its maker knew, so the description is
+/// that of the Hugging Face folder.
+#[test]
+fn siglip_in_the_layout_of_timm() {
+    use openvision_model::Named;
+    use openvision_model::import::names::NameLayout;
+    let path = goldens().join("open_clip-siglip");
+    let checkpoint = openvision_io::weights::Checkpoint::open(&path).unwrap();
+    let names = checkpoint.tensors().iter().map(|tensor| tensor.name.as_str());
+    assert_eq!(NameLayout::detect(names), Ok(NameLayout::OpenClipSiglip));
+    let described = openvision_model::import::describe(&goldens().join("hf-siglip"), false).unwrap();
+    let named = Named { tensors: &checkpoint, layout: NameLayout::OpenClipSiglip };
+    let model = Model::from_tensors(described.config, named, &LoadOptions::default(), pool(2)).unwrap();
+    let names = [
+        ("image.norm", Side::Image, Tap::FinalNorm),
+        ("image.attn_pool", Side::Image, Tap::Pooled),
+        ("text.ln_final", Side::Text, Tap::FinalNorm),
+    ];
+    check(&Case { folder: "open_clip-siglip", file: "", names: Box::leak(Box::new(names)) }, &model);
+    let error = Model::load(&path, &LoadOptions::default(), pool(1)).err().unwrap().to_string();
+    assert!(error.contains("vit_base_patch16_siglip_224"), "{error}");
 }
 
 #[test]
@@ -166,7 +199,7 @@ fn learned_positions_are_resampled_for_other_sizes() {
         let name = format!("resized{side}.image.embed");
         assert_tap(&name, &got, &outputs.values(&name));
         let stored = Golden::open("open_clip-gelu/open_clip_pytorch_model.bin").values("visual.positional_embedding");
-        let table = openvision_model::positions::resample_image(&stored, 64, (side / 7, side / 7)).unwrap();
+        let table = openvision_model::positions::resample_image(&stored, (1, 64), (side / 7, side / 7)).unwrap();
         let want = outputs.values(&format!("resized{side}.positional_embedding"));
         for (got, want) in table.iter().zip(&want) {
             assert!((got - want).abs() < 1e-6, "{side}: {got} {want}");

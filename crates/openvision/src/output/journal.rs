@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 pub struct Meta {
     /// Version of the journal.
     pub version: u32,
-    /// Shape of one result: [D] or [tokens, D].
+    /// Shape of one result: `[D]` or [tokens, D].
     pub shape: Vec<usize>,
     /// Whether vectors are scaled to unit length, raw, or a layer's tokens.
     pub content: String,
