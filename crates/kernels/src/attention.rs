@@ -168,6 +168,24 @@ impl Panels {
     }
 }
 
+/// Scores to unnormalized probabilities 2^(scale (s - max)); those from `visible` on become zero. Gives 1/Σ.
+#[inline(always)]
+fn softmax_row<S: Simd>(s: S, line: &mut [f32], visible: usize, scale: f32) -> f32 {
+    line[visible..].fill(f32::NEG_INFINITY);
+    let mut largest = s.splat(f32::NEG_INFINITY);
+    for chunk in line.chunks_exact(LANES) {
+        largest = s.max(s.load_slice(chunk), largest);
+    }
+    let shift = s.splat(-s.largest(largest) * scale);
+    let mut sum = s.splat(0.0);
+    for chunk in line.chunks_exact_mut(LANES) {
+        let p = exp2(s, s.fma(s.load_slice(chunk), s.splat(scale), shift));
+        sum = s.add(sum, p);
+        s.store_slice(chunk, p);
+    }
+    1.0 / s.sum(sum)
+}
+
 /// Scores, probabilities and output of some queries of one sequence.
 struct Queries<'a, 'b> {
     panels: Panels,
@@ -230,19 +248,7 @@ impl Queries<'_, '_> {
                 Mask::Causal => self.first + row + i + 1,
             };
             let line = &mut scores[i * stride..][..stride];
-            line[visible..].fill(f32::NEG_INFINITY);
-            let mut largest = s.splat(f32::NEG_INFINITY);
-            for chunk in line.chunks_exact(LANES) {
-                largest = s.max(s.load_slice(chunk), largest);
-            }
-            let shift = s.splat(-s.largest(largest) * scale);
-            let mut sum = s.splat(0.0);
-            for chunk in line.chunks_exact_mut(LANES) {
-                let p = exp2(s, s.fma(s.load_slice(chunk), s.splat(scale), shift));
-                sum = s.add(sum, p);
-                s.store_slice(chunk, p);
-            }
-            sums[i] = 1.0 / s.sum(sum);
+            sums[i] = softmax_row(s, line, visible, scale);
         }
     }
 
@@ -371,18 +377,10 @@ impl Kernel for Probe<'_> {
         for head in 0..heads {
             let at = head * head_dim;
             let query = &self.query[at..at + head_dim];
-            self.scores.fill(f32::NEG_INFINITY);
             for token in 0..tokens {
                 self.scores[token] = Dot { a: query, b: &self.keys_values.row(token)[at..at + head_dim] }.run(s);
             }
-            let largest = self.scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let (shift, mut sum) = (s.splat(-largest * scale), s.splat(0.0));
-            for chunk in self.scores.chunks_exact_mut(LANES) {
-                let p = exp2(s, s.fma(s.load_slice(chunk), s.splat(scale), shift));
-                sum = s.add(sum, p);
-                s.store_slice(chunk, p);
-            }
-            let normalizer = 1.0 / s.sum(sum);
+            let normalizer = softmax_row(s, self.scores, tokens, scale);
             let out = &mut self.out[at..at + head_dim];
             out.fill(0.0);
             for token in 0..tokens {

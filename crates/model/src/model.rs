@@ -1,6 +1,6 @@
 //! A loaded model: the towers that were asked for, the tokenizer, the logit scale.
 
-use crate::config::{Family, ImagePooling, ModelConfig, Positions, TextLayout, TextPooling};
+use crate::config::{Family, ImagePooling, ModelConfig, TextLayout, TextPooling};
 use crate::encoder::{Encoder, EncoderShape, Fill, Pass, Tower};
 use crate::import::{Description, describe};
 use crate::load::{LoadOptions, Named, Positional, check, load};
@@ -321,16 +321,4 @@ fn tokenizer(config: &ModelConfig, folder: Option<&Path>) -> Result<Box<dyn Toke
         Some(tokenizer) => tokenizer,
         None => token::built_in(&recipe)?,
     })
-}
-
-impl ModelConfig {
-    /// Whether positions of another grid are computed, not resampled.
-    pub fn positions_are_computed(&self) -> bool {
-        self.image.positions == Positions::SinCos2d
-    }
-
-    /// Whether the model was recognised as OpenVision.
-    pub fn is_openvision(&self) -> bool {
-        self.family == Family::Openvision
-    }
 }

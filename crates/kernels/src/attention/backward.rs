@@ -1,8 +1,8 @@
 //! Backward of the attention: probabilities are computed again from the fused rows, one sequence and head at a time.
 
-use super::{AttentionShape, Mask};
+use super::{AttentionShape, Mask, softmax_row};
 use crate::Buffer;
-use crate::act::{Activation, exp2};
+use crate::act::Activation;
 use crate::gemm::{MatrixSource, Operand, Output, gemm};
 use crate::isa::{Isa, Kernel, LANES, Simd};
 use crate::vector::{Rows, RowsMut, transpose};
@@ -52,21 +52,9 @@ impl Kernel for Softmax<'_> {
                 Mask::None => self.shape.tokens,
                 Mask::Causal => i + 1,
             };
-            line[visible..].fill(f32::NEG_INFINITY);
-            let mut largest = s.splat(f32::NEG_INFINITY);
-            for chunk in line.chunks_exact(LANES) {
-                largest = s.max(s.load_slice(chunk), largest);
-            }
-            let shift = s.splat(-s.largest(largest) * scale);
-            let mut sum = s.splat(0.0);
+            let normalizer = s.splat(softmax_row(s, line, visible, scale));
             for chunk in line.chunks_exact_mut(LANES) {
-                let p = exp2(s, s.fma(s.load_slice(chunk), s.splat(scale), shift));
-                sum = s.add(sum, p);
-                s.store_slice(chunk, p);
-            }
-            let scale = s.splat(1.0 / s.sum(sum));
-            for chunk in line.chunks_exact_mut(LANES) {
-                let p = s.mul(s.load_slice(chunk), scale);
+                let p = s.mul(s.load_slice(chunk), normalizer);
                 s.store_slice(chunk, p);
             }
         }

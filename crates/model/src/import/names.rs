@@ -150,6 +150,10 @@ impl NameLayout {
         if any("vision_model.embeddings.class_embedding") {
             return Ok(NameLayout::HuggingFace);
         }
+        // SigLIP in our own folder.
+        if any("visual.attn_pool.probe") {
+            return Ok(Self::OpenClip);
+        }
         if any("visual.class_embedding") {
             return Ok(if any("text.token_embedding") { Self::OpenClipCustomText } else { Self::OpenClip });
         }

@@ -20,7 +20,7 @@ pub(crate) enum Models {
     List {
         #[command(flatten)]
         common: Common,
-        /// Only this family: openvision, clip, open_clip
+        /// Only this family: openvision, clip, open_clip, siglip
         #[arg(long, value_name = "F")]
         family: Option<String>,
     },
@@ -50,7 +50,7 @@ enum Layout {
     /// open_clip's folder
     #[value(name = "open_clip")]
     OpenClip,
-    /// Hugging Face CLIPModel
+    /// Hugging Face CLIPModel or SiglipModel
     Hf,
 }
 
@@ -132,7 +132,7 @@ fn list(common: &Common, family: Option<&str>) -> Result<Ending, Error> {
     let chosen: Vec<_> =
         registry::all().iter().filter(|entry| family.is_none_or(|f| entry.config.family.name() == f)).collect();
     if chosen.is_empty() {
-        return Err(Error::Usage(format!("no family '{}': openvision, clip, open_clip", family.unwrap_or(""))));
+        return Err(Error::Usage(format!("no family '{}': openvision, clip, open_clip, siglip", family.unwrap_or(""))));
     }
     if !common.json {
         println!(
@@ -194,9 +194,10 @@ impl Named {
         let options = self.common.options(true, true);
         let model = Model::load(&path, &options, pool(self.common.threads()?))?;
         facts["logit_scale"] = json!(model.logit_scale());
-        facts["tokenizer"] = json!(model.tokenizer()?.describe());
+        // A tokenizer that cannot be read is a fact about the model, not the end of its description.
+        facts["tokenizer"] = json!(model.tokenizer().map_or_else(|error| error.to_string(), |t| t.describe()));
         facts["memory_bytes"] = json!({ "image": model.image()?.weight_bytes(), "text": model.text()?.weight_bytes() });
-        facts["fingerprint"] = json!({ "image": model.image_fingerprint()?, "text": model.text_fingerprint()? });
+        facts["fingerprint"] = json!({ "image": model.image_fingerprint()?, "text": model.text_fingerprint().ok() });
         self.print(&facts)
     }
 

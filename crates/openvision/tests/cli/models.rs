@@ -105,6 +105,7 @@ fn conversions_there_and_back_are_bit_exact() {
         ("open_clip-gelu", &["openvision", "hf", "openvision", "open_clip", "openvision"]),
         ("hf-clip", &["openvision", "open_clip", "hf", "openvision"]),
         ("openai-quickgelu/model.pt", &["openvision", "hf", "openvision"]),
+        ("hf-siglip", &["openvision", "hf", "openvision"]),
     ] {
         let mut from = golden(name);
         let wanted = embedding(&from);
@@ -122,6 +123,11 @@ fn conversions_there_and_back_are_bit_exact() {
     }
     let ran = openvision(&["models", "convert", &golden("openvision-tiny"), &at("no"), "--to", "hf"]).expect(1);
     assert!(ran.stderr.contains("pre-norm"), "{}", ran.stderr);
+    let ran = openvision(&["models", "convert", &golden("hf-siglip"), &at("no"), "--to", "open_clip"]).expect(1);
+    assert!(ran.stderr.contains("timm has no SigLIP tower of this size"), "{}", ran.stderr);
+    // What cannot be read yet is said, and the rest is shown.
+    let shown = openvision(&["models", "show", &golden("hf-siglip"), "--json"]).expect(0).json_lines().remove(0);
+    assert!(shown["tokenizer"].as_str().unwrap().contains("cannot be read yet"));
 }
 
 #[test]
