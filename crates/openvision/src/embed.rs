@@ -5,6 +5,8 @@ use crate::output::{Entry, Journal, Meta};
 use crate::pictures::{ItemError, Layer, Run, Want};
 use crate::{Error, Model};
 use openvision_io::image::Limits;
+use openvision_model::ModelError;
+use openvision_model::config::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -100,6 +102,9 @@ impl Job<'_> {
             _ => vec![config.embed_dim],
         };
         if !self.files.is_empty() {
+            if config.family == Family::Openvision2 && !matches!(self.want, Content::Tokens { .. }) {
+                return Err(ModelError::PatchTokensOnly.into());
+            }
             fingerprints.insert("image".to_owned(), self.model.image_fingerprint()?);
             // The class token is no patch.
             let patches = config.image.tokens() - config.image.leading();
@@ -108,8 +113,9 @@ impl Job<'_> {
         }
         if !self.texts.is_empty() {
             fingerprints.insert("text".to_owned(), self.model.text_fingerprint()?);
-            shapes.insert(shape(config.text.context, config.text.transformer.width));
-            self.want.want(config.text.transformer.layers, 0)?;
+            let text = config.text()?;
+            shapes.insert(shape(text.context, text.transformer.width));
+            self.want.want(text.transformer.layers, 0)?;
         }
         if shapes.len() > 1 {
             return Err(Error::Usage("tokens of pictures and of texts differ in shape: run twice".into()));
@@ -156,7 +162,7 @@ impl Job<'_> {
         let rows: Vec<_> = left.iter().map(|text| tokenizer.encode(text)).collect();
         summary.truncated += rows.iter().filter(|row| row.dropped > 0).count();
         let ids: Vec<Vec<u32>> = rows.into_iter().map(|row| row.ids).collect();
-        let want = self.want.want(self.model.config.text.transformer.layers, 0)?;
+        let want = self.want.want(self.model.config.text()?.transformer.layers, 0)?;
         let run = Run { model: self.model, limits: self.limits, want, interrupt: self.interrupt };
         run.ids(&ids, &mut |index, outcome| {
             summary.count(&outcome);

@@ -222,7 +222,7 @@ impl Run<'_> {
     fn tokens(&self, kind: Kind) -> usize {
         match kind {
             Kind::Image => self.model.config.image.tokens(),
-            Kind::Text => self.model.config.text.context,
+            Kind::Text => self.model.config.text.map_or(0, |text| text.context),
         }
     }
 }
