@@ -1,5 +1,6 @@
 //! `embed`: pictures and texts to vectors, into a file or to a reader.
 
+use crate::inputs::Input;
 use crate::interrupt::Interrupt;
 use crate::output::{Entry, Journal, Meta};
 use crate::pictures::{ItemError, Layer, Run, Want};
@@ -8,14 +9,13 @@ use openvision_io::image::Limits;
 use openvision_model::ModelError;
 use openvision_model::config::Family;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 /// What to embed.
 pub struct Job<'a> {
     /// The model, with the towers that the inputs need.
     pub model: &'a Model,
-    /// Picture files.
-    pub files: Vec<PathBuf>,
+    /// Pictures.
+    pub files: Vec<Input>,
     /// Texts.
     pub texts: Vec<String>,
     /// What is wanted.
@@ -136,8 +136,8 @@ impl Job<'_> {
     }
 
     fn pictures(&self, finished: &BTreeSet<Entry>, take: Take, summary: &mut Summary) -> Result<(), Error> {
-        let entry = |file: &PathBuf| Entry { kind: "image".into(), input: file.to_string_lossy().into_owned() };
-        let left: Vec<PathBuf> = self.files.iter().filter(|file| !finished.contains(&entry(file))).cloned().collect();
+        let entry = |file: &Input| Entry { kind: "image".into(), input: file.name().into_owned() };
+        let left: Vec<Input> = self.files.iter().filter(|file| !finished.contains(&entry(file))).cloned().collect();
         summary.skipped += self.files.len() - left.len();
         if left.is_empty() {
             return Ok(());
