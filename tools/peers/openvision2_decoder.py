@@ -2,6 +2,7 @@
 
     python openvision2_decoder.py check                     the golden numbers of openvision.md 1.4
     python openvision2_decoder.py golden testdata/goldens/openvision-tiny testdata/goldens/openvision2-tiny
+    python openvision2_decoder.py folder testdata/goldens/openvision-tiny OUT  a model folder with that decoder
     python openvision2_decoder.py words TOKENS.npy VOCABULARY  captions of what `embed --tokens -1` wrote
 
 `golden` gives open_clip's patch tokens of the openvision-tiny golden to a decoder with weights by formula and records
@@ -164,6 +165,24 @@ def golden(folder, out):
         file.write("\n")
 
 
+def folder(golden, out):
+    """A model folder as the authors publish it: the golden's image tower without its prefix, and the decoder."""
+    from safetensors.numpy import load_file, save_file
+
+    os.makedirs(out, exist_ok=True)
+    state = load_file(os.path.join(golden, "open_clip_model.safetensors"))
+    vision = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
+    vision["proj"] = np.eye(64, dtype=np.float32)
+    save_file(vision, os.path.join(out, "open_clip_model.safetensors"))
+    save_file(tiny_decoder(), os.path.join(out, "caption_decoder.safetensors"))
+    with open(os.path.join(golden, "open_clip_config.json")) as file:
+        model = json.load(file)["model_cfg"]
+    model |= {"embed_dim": 64, "text_cfg": dict(context_length=77, vocab_size=49408, width=512, heads=8, layers=12)}
+    for name, value in [("open_clip_config.json", {"model_cfg": model}), ("text_decoder_config.json", CONFIG)]:
+        with open(os.path.join(out, name), "w") as file:
+            json.dump(value, file)
+
+
 def words(tokens, vocabulary):
     """Captions for the tokens that `openvision embed --tokens -1` wrote, as text."""
     pieces = open(vocabulary, encoding="utf-8").read().splitlines()
@@ -178,6 +197,8 @@ if __name__ == "__main__":
         check()
     elif sys.argv[1:2] == ["golden"]:
         golden(*sys.argv[2:4])
+    elif sys.argv[1:2] == ["folder"]:
+        folder(*sys.argv[2:4])
     elif sys.argv[1:2] == ["words"]:
         words(*sys.argv[2:4])
     else:

@@ -176,6 +176,7 @@ fn shards_read_back_as_they_were_written() {
     let folder = folder("shards");
     let long = format!("{}/{}/0001", "d".repeat(90), "e".repeat(60));
     let longer = "k".repeat(300);
+    #[allow(clippy::type_complexity)]
     let samples: [(&str, &[(&str, &[u8])]); 4] = [
         ("0001", &[("jpg", b"picture"), ("json", b"{}"), ("seg.png", b"")]),
         ("sub/größe", &[("jpg", &[7; 1000])]),

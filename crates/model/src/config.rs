@@ -372,6 +372,14 @@ impl ModelConfig {
         self.text.as_ref().ok_or(ModelError::NoText)
     }
 
+    /// Refuses models whose pooled picture embedding means nothing.
+    ///
+    /// # Errors
+    /// OpenVision 2 is trained through its patch tokens alone.
+    pub fn check_pooled(&self) -> Result<(), ModelError> {
+        if self.family == Family::Openvision2 { Err(ModelError::PatchTokensOnly) } else { Ok(()) }
+    }
+
     /// Refuses sizes that cannot be. `place` names the source in messages.
     ///
     /// # Errors

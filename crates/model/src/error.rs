@@ -77,6 +77,11 @@ pub enum ModelError {
     /// The model has no texts at all.
     #[error("this model has no text tower: it reads pictures only")]
     NoText,
+    /// The model cannot write captions.
+    #[error(
+        "this model has no caption decoder: OpenVision 2 has one, in caption_decoder.safetensors beside the weights"
+    )]
+    NoDecoder,
     /// The model's pooled vector means nothing.
     #[error(
         "OpenVision 2 gives patch tokens only, its pooled vector was never trained: use `embed --tokens -1`, or `caption`"

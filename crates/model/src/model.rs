@@ -1,5 +1,6 @@
 //! A loaded model: the towers that were asked for, the tokenizer, the logit scale.
 
+use crate::caption::Captioner;
 use crate::config::{Family, ImagePooling, ModelConfig, TextConfig, TextLayout, TextPooling};
 use crate::encoder::{Encoder, EncoderShape, Fill, Pass, Tower};
 use crate::import::{Description, describe};
@@ -108,6 +109,22 @@ impl Model {
         let logit_bias = if config.family == Family::Siglip { named.scalar("logit_bias")? } else { None };
         let (notes, folder, tokenizer) = (Vec::new(), None, OnceLock::new());
         Ok(Model { config, notes, image, text, logit_scale, logit_bias, pool, isa, folder, tokenizer })
+    }
+
+    /// The model's folder, if it came from one.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// Loads the caption decoder.
+    ///
+    /// # Errors
+    /// There is none, or its file is broken.
+    pub fn captioner(&self) -> Result<Captioner, ModelError> {
+        match (self.config.decoder, &self.folder) {
+            (Some(decoder), Some(folder)) => Captioner::load(folder, decoder, self.isa, Arc::clone(&self.pool)),
+            _ => Err(ModelError::NoDecoder),
+        }
     }
 
     /// The instruction set in use.

@@ -6,8 +6,6 @@ use crate::output::{Entry, Journal, Meta};
 use crate::pictures::{ItemError, Layer, Run, Want};
 use crate::{Error, Model};
 use openvision_io::image::Limits;
-use openvision_model::ModelError;
-use openvision_model::config::Family;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What to embed.
@@ -102,8 +100,8 @@ impl Job<'_> {
             _ => vec![config.embed_dim],
         };
         if !self.files.is_empty() {
-            if config.family == Family::Openvision2 && !matches!(self.want, Content::Tokens { .. }) {
-                return Err(ModelError::PatchTokensOnly.into());
+            if !matches!(self.want, Content::Tokens { .. }) {
+                self.model.config.check_pooled()?;
             }
             fingerprints.insert("image".to_owned(), self.model.image_fingerprint()?);
             // The class token is no patch.

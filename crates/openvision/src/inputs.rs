@@ -99,6 +99,34 @@ pub fn expand(arguments: &[String], nul_separated: bool) -> Result<Vec<Input>, E
     Ok(files)
 }
 
+/// The arguments as paths: patterns expanded, `-` read from standard input, folders and shards as they are.
+///
+/// # Errors
+/// Standard input cannot be read, a pattern is malformed, or nothing at all was found.
+pub fn paths(arguments: &[String], nul_separated: bool) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
+    for argument in arguments {
+        match argument.as_str() {
+            "-" => found.extend(standard_input(nul_separated)?.into_iter().map(PathBuf::from)),
+            _ => found.extend(matching(argument)?),
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::Usage(format!("nothing found: {}", arguments.join(", "))));
+    }
+    Ok(found)
+}
+
+/// The files that a pattern names, or the argument itself where it is none.
+fn matching(argument: &str) -> Result<Vec<PathBuf>, Error> {
+    let path = Path::new(argument);
+    if path.exists() || !argument.contains(['*', '?', '[']) {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let pattern = glob::glob(argument).map_err(|e| Error::Usage(format!("pattern '{argument}': {e}")))?;
+    pattern.map(|found| found.map_err(|e| Error::File { path: e.path().into(), source: e.into() })).collect()
+}
+
 fn standard_input(nul_separated: bool) -> Result<Vec<String>, Error> {
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(LONGEST_LIST).read_to_end(&mut bytes).map_err(Error::Stdin)?;
@@ -108,19 +136,9 @@ fn standard_input(nul_separated: bool) -> Result<Vec<String>, Error> {
 }
 
 fn one(argument: &str, files: &mut Vec<Input>) -> Result<(), Error> {
-    let path = Path::new(argument);
-    if path.is_dir() {
-        return folder(path, files);
+    for path in matching(argument)? {
+        if path.is_dir() { folder(&path, files)? } else { file(path, files) }
     }
-    if !path.exists() && argument.contains(['*', '?', '[']) {
-        let pattern = glob::glob(argument).map_err(|e| Error::Usage(format!("pattern '{argument}': {e}")))?;
-        for found in pattern {
-            let found = found.map_err(|e| Error::File { path: e.path().into(), source: e.into() })?;
-            if found.is_dir() { folder(&found, files)? } else { file(found, files) }
-        }
-        return Ok(());
-    }
-    file(path.to_path_buf(), files);
     Ok(())
 }
 
@@ -128,7 +146,8 @@ fn ending(path: &Path) -> String {
     path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).unwrap_or_default()
 }
 
-fn is_picture(path: &Path) -> bool {
+/// Whether a name ends as pictures do.
+pub(crate) fn is_picture(path: &Path) -> bool {
     PICTURE_ENDINGS.contains(&ending(path).as_str())
 }
 

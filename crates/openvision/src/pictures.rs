@@ -53,6 +53,12 @@ pub enum ItemError {
         /// What is wrong.
         source: Arc<PreprocessError>,
     },
+    /// A sample of a shard has no field with a picture's ending.
+    #[error("{path}: no picture among its fields")]
+    NoPicture {
+        /// The sample.
+        path: PathBuf,
+    },
     /// The model gave a value that is no finite number.
     #[error("{path}: the model's output is not finite; the weights may be broken (`openvision models verify`)")]
     NotFinite {
@@ -80,6 +86,7 @@ impl ItemError {
             ItemError::Image(error) => error.code(),
             ItemError::Tar(error) => error.code(),
             ItemError::Preprocess { .. } => "cannot_preprocess",
+            ItemError::NoPicture { .. } => "no_picture",
             ItemError::NotFinite { .. } => "not_finite",
         }
     }
@@ -217,6 +224,9 @@ impl Run<'_> {
             },
             observe: if matches!(self.want, Want::Tokens(_)) { Some(&observe) } else { None },
         };
+        if kind == Kind::Image && !matches!(self.want, Want::Tokens(_)) {
+            self.model.config.check_pooled()?;
+        }
         let encoder = match kind {
             Kind::Image => self.model.image()?,
             Kind::Text => self.model.text()?,
@@ -243,7 +253,7 @@ impl Run<'_> {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Image,
     Text,

@@ -3,7 +3,6 @@
 use crate::{LoadOptions, Model};
 use openvision_kernels::Isa;
 use openvision_kernels::pool::Pool;
-use openvision_model::caption::Captioner;
 use openvision_model::import::{Found, describe};
 use serde::Serialize;
 use std::path::Path;
@@ -43,14 +42,13 @@ fn examine(path: &Path, options: &LoadOptions, pool: &Arc<Pool>, report: &mut Re
     ));
     report.checked.push(format!("configuration: {}", found_name(description.found)));
     report.checked.extend(description.notes.clone());
-    let (counts, decoder) = (description.config.parameters(), description.config.decoder);
+    let counts = description.config.parameters();
     report.checked.push(format!("{} parameters (image {}, text {})", counts.total, counts.image, counts.text));
-    let folder = description.folder.clone();
     drop(description);
     let model = Model::load(path, options, Arc::clone(pool)).map_err(text)?;
     report.checked.push("every tensor is there, has its shape and holds finite numbers".into());
-    if let Some(decoder) = decoder {
-        Captioner::load(&folder, decoder, model.isa(), Arc::clone(pool)).map_err(text)?;
+    if counts.decoder > 0 {
+        model.captioner().map_err(text)?;
         report
             .checked
             .push(format!("caption decoder: {} parameters, every tensor holds finite numbers", counts.decoder));
