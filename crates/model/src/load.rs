@@ -1,6 +1,6 @@
 //! Checkpoint tensors into a store: checked as a whole first, then read, hashed and packed on all threads.
 
-use crate::config::{ImageConfig, Positions};
+use crate::config::{ActivationName, ImageConfig, Positions};
 use crate::fingerprint::TensorHash;
 use crate::import::names::{NameLayout, TensorSource};
 use crate::positions::{resample_image, sin_cos_2d};
@@ -25,6 +25,8 @@ pub struct LoadOptions {
     pub image_size: Option<(usize, usize)>,
     /// Follow the peers' literal behaviour: published text layout, no EXIF orientation, their order of conversion.
     pub as_published: bool,
+    /// The GELU of a SigLIP model, where it is not to be that of the file's layout.
+    pub gelu: Option<ActivationName>,
     /// Tokenise OpenVision's texts as the JAX training pipeline did.
     pub jax_texts: bool,
     /// Instruction set; the best where nothing is said.
@@ -33,7 +35,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { image: true, text: true, image_size: None, as_published: false, jax_texts: false, isa: None }
+        Self { image: true, text: true, image_size: None, as_published: false, gelu: None, jax_texts: false, isa: None }
     }
 }
 

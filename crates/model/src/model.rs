@@ -41,6 +41,9 @@ fn adjusted(mut config: ModelConfig, options: &LoadOptions) -> ModelConfig {
     {
         text.layout = TextLayout::OpenvisionJax;
     }
+    if let (Some(gelu), Family::Siglip) = (options.gelu, config.family) {
+        config.set_activation(gelu);
+    }
     if let Some(size) = options.image_size {
         config = config.with_image_size(size);
     }

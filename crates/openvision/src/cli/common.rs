@@ -5,6 +5,7 @@ use openvision::inputs::Input;
 use openvision::interrupt::Interrupt;
 use openvision::{Error, LoadOptions, Model, pool, resolve};
 use openvision_io::image::Limits;
+use openvision_model::config::ActivationName;
 use std::path::PathBuf;
 
 /// Arithmetic of a forward pass.
@@ -12,6 +13,15 @@ use std::path::PathBuf;
 pub(crate) enum Precision {
     /// 32-bit floats
     F32,
+}
+
+/// The two forms of GELU that SigLIP's weights are run with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Gelu {
+    /// x Φ(x) by the error function: timm, open_clip
+    Erf,
+    /// The tanh approximation: the authors, transformers
+    Tanh,
 }
 
 /// Where a forward pass runs.
@@ -38,6 +48,9 @@ pub(crate) struct Common {
     /// Follow the peers to the letter: published text layout, no EXIF orientation, 16-bit gray clipped
     #[arg(long)]
     pub(crate) as_published: bool,
+    /// GELU of a SigLIP model [default: as its file's library has it; with --as-published, as its authors trained it]
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) gelu: Option<Gelu>,
     /// Use no network (no command does yet)
     #[arg(long)]
     pub(crate) offline: bool,
@@ -75,7 +88,11 @@ impl Common {
     }
 
     pub(crate) fn options(&self, image: bool, text: bool) -> LoadOptions {
-        LoadOptions { image, text, as_published: self.as_published, ..LoadOptions::default() }
+        let gelu = self.gelu.map(|gelu| match gelu {
+            Gelu::Erf => ActivationName::GeluErf,
+            Gelu::Tanh => ActivationName::GeluTanh,
+        });
+        LoadOptions { image, text, as_published: self.as_published, gelu, ..LoadOptions::default() }
     }
 
     /// Loads the model with the towers that are needed.

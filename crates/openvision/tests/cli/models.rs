@@ -15,6 +15,21 @@ fn list_has_all_models_with_exact_counts() {
 }
 
 #[test]
+fn siglips_gelu_can_be_chosen() {
+    let model = testdata().join("goldens/hf-siglip").display().to_string();
+    let embed = |extra: &[&str]| {
+        let picture = photo("china.jpg");
+        openvision(&[&["embed", "-m", &model, &picture, "--json"][..], extra].concat()).expect(0).stdout
+    };
+    assert_eq!(embed(&[]), embed(&["--gelu", "tanh"]));
+    let (got, other) = (embed(&["--gelu", "erf"]), embed(&[]));
+    let fingerprint = |line: &str| serde_json::from_str::<Value>(line).unwrap()["fingerprint"].clone();
+    assert_ne!(fingerprint(&got), fingerprint(&other));
+    let shown = openvision(&["models", "show", &model]).expect(0).stdout;
+    assert!(shown.contains("tanh GELU in the image tower"), "{shown}");
+}
+
+#[test]
 fn show_tells_what_a_model_is_and_how_its_texts_are_read() {
     let shown = openvision(&["models", "show", &tiny_model(), "--json"]).expect(0).json_lines().remove(0);
     assert_eq!(shown["tensors"].as_array().unwrap().len(), 300);
