@@ -13,6 +13,7 @@ pub mod import;
 pub mod init;
 mod load;
 mod model;
+pub mod onnx;
 pub mod positions;
 mod random;
 pub mod registry;

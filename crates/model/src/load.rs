@@ -162,7 +162,7 @@ impl Named<'_> {
     }
 
     /// Reads one tensor of ours in our layout; `out` has its length.
-    fn read(&self, name: &str, out: &mut [f32]) -> Result<(), ModelError> {
+    pub(crate) fn read(&self, name: &str, out: &mut [f32]) -> Result<(), ModelError> {
         match self.layout.source(name) {
             TensorSource::Copy(name) => self.tensors.read_f32(&name, out)?,
             TensorSource::Rows(names) => {
