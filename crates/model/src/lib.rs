@@ -17,6 +17,7 @@ pub mod onnx;
 pub mod positions;
 mod random;
 pub mod registry;
+mod rounded;
 pub mod tower;
 
 pub use decoder::Decoder;

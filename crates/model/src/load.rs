@@ -5,7 +5,7 @@ use crate::fingerprint::TensorHash;
 use crate::import::names::{NameLayout, TensorSource};
 use crate::positions::{resample_image, sin_cos_2d};
 use crate::{ModelError, fingerprint};
-use openvision_io::weights::{Checkpoint, TensorInfo, WeightsError};
+use openvision_io::weights::{Checkpoint, DType, TensorInfo, WeightsError};
 use openvision_kernels::gemm::{Linear, MatrixSource, PackedMatrix};
 use openvision_kernels::pool::Pool;
 use openvision_kernels::{Buffer, Isa};
@@ -27,6 +27,8 @@ pub struct LoadOptions {
     pub as_published: bool,
     /// The GELU of a SigLIP model, where it is not to be that of the file's layout.
     pub gelu: Option<ActivationName>,
+    /// Round weights to this 16-bit type; arithmetic stays f32.
+    pub rounded: Option<DType>,
     /// Tokenise OpenVision's texts as the JAX training pipeline did.
     pub jax_texts: bool,
     /// Instruction set; the best where nothing is said.
@@ -35,7 +37,16 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { image: true, text: true, image_size: None, as_published: false, gelu: None, jax_texts: false, isa: None }
+        Self {
+            image: true,
+            text: true,
+            image_size: None,
+            as_published: false,
+            gelu: None,
+            rounded: None,
+            jax_texts: false,
+            isa: None,
+        }
     }
 }
 
@@ -448,7 +459,6 @@ impl Loader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use openvision_io::weights::DType;
 
     /// Tensors whose values follow from their names, some of which give parts.
     struct Made {

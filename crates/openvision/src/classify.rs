@@ -120,6 +120,12 @@ impl Classifier {
         Ok(Self { labels, classes, width, scale, bias, isa: model.isa() })
     }
 
+    /// The `top` nearest classes of a unit image embedding, by their index.
+    pub fn best(&self, embedding: &[f32], top: usize) -> Vec<usize> {
+        let rows = Rows::new(&self.classes, self.labels.len(), self.width);
+        openvision_index::nearest(self.isa, rows, embedding, top).iter().map(|hit| hit.row).collect()
+    }
+
     /// The `top` most probable labels of a unit image embedding.
     pub fn classify(&self, embedding: &[f32], top: usize) -> Vec<Prediction> {
         let rows = Rows::new(&self.classes, self.labels.len(), self.width);

@@ -5,6 +5,7 @@ use openvision::inputs::Input;
 use openvision::interrupt::Interrupt;
 use openvision::{Error, LoadOptions, Model, pool, resolve};
 use openvision_io::image::Limits;
+use openvision_io::weights::DType;
 use openvision_model::config::ActivationName;
 use std::path::PathBuf;
 
@@ -13,6 +14,10 @@ use std::path::PathBuf;
 pub(crate) enum Precision {
     /// 32-bit floats
     F32,
+    /// Weights rounded to bfloat16, arithmetic in 32 bits
+    Bf16,
+    /// Weights rounded to half precision, arithmetic in 32 bits
+    F16,
 }
 
 /// The two forms of GELU that SigLIP's weights are run with.
@@ -92,7 +97,12 @@ impl Common {
             Gelu::Erf => ActivationName::GeluErf,
             Gelu::Tanh => ActivationName::GeluTanh,
         });
-        LoadOptions { image, text, as_published: self.as_published, gelu, ..LoadOptions::default() }
+        let rounded = match self.precision {
+            Precision::F32 => None,
+            Precision::Bf16 => Some(DType::BF16),
+            Precision::F16 => Some(DType::F16),
+        };
+        LoadOptions { image, text, as_published: self.as_published, gelu, rounded, ..LoadOptions::default() }
     }
 
     /// Loads the model with the towers that are needed.
