@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use openvision_io::token::{
-    BertTokenizer, Clean, ClipPadding, ClipTokenizer, OpenVisionTokenizer, OpenVisionVariant, Separator, TextLayout,
-    TextRecipe, Tokenizer, built_in, from_folder, inspect_file,
+    BertTokenizer, Clean, ClipPadding, ClipTokenizer, OpenVisionTokenizer, OpenVisionVariant, Pieces, SentencePiece,
+    Separator, Specials, TextLayout, TextRecipe, Tokenizer, built_in, from_folder, inspect_file, read_pieces,
 };
 use serde_json::Value;
 
@@ -264,7 +264,8 @@ fn hugging_face_clip_folders() {
         let folder = temporary("clip-json");
         let file = serde_json::json!({"added_tokens": [{"id": 515, "content": "<|endoftext|>"}],
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex":
-                "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"}}, {"type": "ByteLevel"}]},
+                "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"}, "behavior": "Removed", "invert": true},
+                {"type": "ByteLevel"}]},
             "model": {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": vocabulary, "merges": merges}});
         std::fs::write(folder.join("tokenizer.json"), file.to_string()).unwrap();
         assert_eq!(from_folder(&folder, &recipe).unwrap().unwrap().encode("Cat !").ids, expected);
@@ -283,15 +284,16 @@ fn broken_files_are_named_errors() {
         ("bpe.txt", b"#version\n", "is empty"),
         ("bpe.txt.gz", b"\x1f\x8b\x08\0", "cannot read"),
         ("vocab.json", b"{\"a\":0}", "merges.txt: cannot read"),
-        ("tokenizer.json", b"[]", "invalid type"),
-        ("tokenizer.json", br#"{"model":{"type":"WordPiece","vocab":{"[UNK]":1.5}}}"#, "1.5 is not an id"),
-        ("tokenizer.json", br#"{"model":{"type":"WordPiece","vocab":[]}}"#, "model.vocab"),
-        ("tokenizer.json", br#"{"model":{"type":"Unigram","vocab":[]}}"#, "\"Unigram\""),
-        (
-            "tokenizer.json",
-            br#"{"normalizer":{"type":"BertNormalizer","lowercase":false},"model":{"type":"WordPiece","vocab":{"[UNK]":0}}}"#,
-            "cased",
-        ),
+        ("tokenizer.json", b"[]", "invalid length"),
+        ("tokenizer.json", br#"{"model":{"type":"WordPiece","vocab":{"[UNK]":1.5}}}"#, "floating point `1.5`"),
+        ("tokenizer.json", br#"{"model":{"type":"WordPiece","vocab":[["a",0]]}}"#, "a list of scores"),
+        ("tokenizer.json", br#"{"model":{"type":"Unigram","vocab":[]}}"#, "is empty"),
+        ("tokenizer.json", br#"{"normalizer":{"type":"Rot13"},"model":{"vocab":{"<unk>":0}}}"#, "`Rot13`"),
+        ("tokenizer.json", br#"{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"("},"behavior":"Removed"},"model":{"vocab":{"<unk>":0}}}"#, "pattern \"(\""),
+        ("spiece.model", b"", "is empty"),
+        ("spiece.model", b"<html>", "not a sentencepiece model"),
+        ("spiece.model", b"\x0a\x03\x0a\x01a", "type UNKNOWN"),
+        ("spiece.model", b"\x12\x02\x18\x04", "CHAR is not supported"),
     ] {
         let path = folder.join(name);
         std::fs::write(&path, contents).unwrap();
@@ -308,6 +310,61 @@ fn shared() -> Option<PathBuf> {
     }
     println!("skipped: shared/ is not here");
     None
+}
+
+/// Texts and references of the data folder: more than lies in testdata/goldens/tokens.
+fn compare_shared(folder: &Path, reference: &str, check: impl Fn(&str, &Value) -> Option<String>) {
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let (texts, lines) = (read("texts.jsonl"), read(&format!("reference-{reference}.jsonl")));
+    assert_eq!((texts.len(), lines.len()), (523, 523));
+    let mut wrong = Vec::new();
+    for (text, line) in texts.iter().zip(&lines) {
+        let text = text["text"].as_str().unwrap();
+        if let Some(difference) = check(text, line) {
+            wrong.push(format!("{} {text:?}: {difference}", line["i"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{reference}: {} of 523 differ\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn compare_pieces(pieces: &dyn Pieces, text: &str, line: &Value) -> Option<String> {
+    let found = pieces.encode(text, Specials::Apart);
+    differ("count", found.len(), line["n"].as_u64().unwrap() as usize)
+        .or_else(|| differ("ids", &found[..found.len().min(250)], &ids(line, "ids")[..]))
+}
+
+#[test]
+fn smollm2() {
+    let Some(shared) = shared() else { return };
+    let folder = shared.join("data/vocab");
+    let start = std::time::Instant::now();
+    let pieces = read_pieces(&folder.join("smollm2-tokenizer.json")).unwrap();
+    println!("49,152 pieces read in {:?}", start.elapsed());
+    compare_shared(&folder, "smollm2", |text, line| {
+        let back = pieces.decode(&pieces.encode(text, Specials::Apart), Specials::AsText);
+        compare_pieces(&*pieces, text, line)
+            .or_else(|| differ("round trip", back == text, line["roundtrip"].as_bool().unwrap()))
+    });
+}
+
+#[test]
+fn sentencepiece_models() {
+    let Some(shared) = shared() else { return };
+    let folder = shared.join("data/vocab");
+    for (file, reference) in [
+        ("sentencepiece-unigram-1000.model", "sentencepiece-unigram"),
+        ("mistral-v1-sentencepiece-bpe-32000.model", "sentencepiece-bpe-mistral"),
+    ] {
+        let pieces = SentencePiece::from_file(&folder.join(file)).unwrap();
+        compare_shared(&folder, reference, |text, line| {
+            let normalized: String = pieces.normalize(text).chars().take(300).collect();
+            differ("normalized", normalized.as_str(), line["normalized"].as_str().unwrap())
+                .or_else(|| compare_pieces(&pieces, text, line))
+        });
+    }
 }
 
 /// Verdicts of testdata/corrupt/tokens.
