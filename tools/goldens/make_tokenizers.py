@@ -1,17 +1,23 @@
 """Small tokenizer.json files of every kind that real folders use, and what the `tokenizers` package makes of 523 texts.
 
-Usage: make_tokenizers.py SHARED OUT   (SHARED/data/vocab holds texts.jsonl and sentencepiece-unigram-1000.model)
+Usage: make_tokenizers.py SHARED OUT [FULL]   (SHARED/data/vocab holds texts.jsonl and sentencepiece-unigram-1000.model;
+FULL gets the rows before hashing, for looking at differences: the tests read it through OPENVISION_TOKEN_ROWS)
 
 Needs tokenizers, transformers, sentencepiece, protobuf (testdata/goldens/tokens/README.md names versions). Vocabularies are
 trained here on the texts themselves, but for the unigram one, which is converted from the sentencepiece model. Each row of
 OUT/json-rows.json is the first 8 hex digits of the SHA-256 of one line of JSON: ids with the affixes of the post-processor,
 ids without and with special strings as text, and the decoded text with and without special tokens.
+
+OUT/model holds small sentencepiece models, trained on the same texts; rows of OUT/model-rows.json hash the normalized text,
+the ids and their text, and eight other ids and their text. OUT/siglip-rows.json hashes the ids of SigLIP's classes.
 """
 
 import gzip
 import hashlib
+import io
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -172,9 +178,11 @@ def unigram(model_file, with_bytes):
         vocabulary += [(byte, 0.0) for byte in BYTES]
     tokenizer = Tokenizer(models.Unigram(vocabulary, 0, with_bytes))
     n, p = normalizers, pre_tokenizers
-    steps = [n.Precompiled(proto.normalizer_spec.precompiled_charsmap)]
+    # The map has 180 KB, so one file holds it.
     if with_bytes:
-        steps += [n.Strip(left=False, right=True), n.Replace(Regex(" {2,}"), "\u2581")]
+        steps = [n.NFKC(), n.Strip(left=False, right=True), n.Replace(Regex(" {2,}"), "\u2581")]
+    else:
+        steps = [n.Precompiled(proto.normalizer_spec.precompiled_charsmap)]
     tokenizer.normalizer = n.Sequence(steps)
     space = p.Metaspace(prepend_scheme="always")
     tokenizer.pre_tokenizer = space if with_bytes else p.Sequence([p.WhitespaceSplit(), space])
@@ -197,10 +205,103 @@ def row(tokenizer, text):
     return [whole, plain, as_text, kept, skipped]
 
 
+RULES = [("\u2122", "TM"), ("\ufb01", "fi"), ("e\u0301", "\u00e9"), ("\t", " "), ("\n", " "), ("\u3000", " "), ("\u00ad", "")]
+RULES += [(chr(0xFF21 + i), chr(0x41 + i)) for i in range(26)] + [("...", "\u2026"), ("--", " - ")]
+
+
+def sentencepieces(texts, out):
+    """Models of every kind, each with what the library makes of the texts."""
+    import sentencepiece as spm
+
+    usual = dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False, character_coverage=0.98, num_threads=1, minloglevel=2)
+    kinds = {
+        "siglip": dict(vocab_size=300, rules=True),
+        "unigram-bytes": dict(vocab_size=500, byte_fallback=True, user_defined_symbols=["photo of", "<sep>", "\u2581a"]),
+        "unigram-suffix": dict(vocab_size=250, treat_whitespace_as_suffix=True, control_symbols=["<ctl>"], rules=True),
+        "unigram-spaces": dict(vocab_size=250, remove_extra_whitespaces=False, unk_surface="?"),
+        "bpe-user": dict(vocab_size=260, model_type="bpe", user_defined_symbols=["cat", "  ", "<sep>"], rules=True),
+        "bpe-bytes": dict(vocab_size=550, model_type="bpe", byte_fallback=True, remove_extra_whitespaces=False),
+        "bpe-plain": dict(vocab_size=250, model_type="bpe", add_dummy_prefix=False, escape_whitespaces=False),
+        "bpe-unused": dict(vocab_size=250, model_type="bpe"),
+        "unigram-unused": dict(vocab_size=250),
+    }
+    (out / "model").mkdir(parents=True, exist_ok=True)
+    rows, full = {}, {}
+    for name, options in kinds.items():
+        model = io.BytesIO()
+        options = {"model_type": "unigram", **options}
+        options.pop("escape_whitespaces", None)
+        with tempfile.NamedTemporaryFile("w", suffix=".tsv") as table:
+            if options.pop("rules", False):
+                hexes = [" ".join(f"{ord(c):X}" for c in part) for rule in RULES for part in rule]
+                table.write("".join(f"{a}\t{b}\n" for a, b in zip(hexes[::2], hexes[1::2])))
+                table.flush()
+                options["normalization_rule_tsv"] = table.name
+            else:
+                options["normalization_rule_name"] = "identity"
+            lines = iter([text for text in texts if len(text) < 2000 and max(text, default="") < "\u0250"])
+            spm.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **{**usual, **options})
+        data = altered(name, model.getvalue())
+        (out / "model" / f"{name}.model").write_bytes(data)
+        library = spm.SentencePieceProcessor(model_proto=data)
+        full[name] = []
+        for i, text in enumerate(texts):
+            ids = library.encode(text)
+            others = [(i * 7919 + k * 104729) % library.get_piece_size() for k in range(8)]
+            full[name].append([library.normalize(text), ids, library.decode(ids), others, library.decode(others)])
+        rows[name] = hashes(full[name])
+        print(name, len(data), library.get_piece_size())
+    return rows, full
+
+
+def altered(name, data):
+    """Changes that the trainer does not offer."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(data)
+    if name.endswith("unused"):
+        for piece in proto.pieces[20::3]:
+            if piece.type == piece.NORMAL and len(piece.piece) > 1:
+                piece.type = piece.UNUSED
+    if name == "bpe-plain":
+        proto.normalizer_spec.escape_whitespaces = False
+    # The names of temporary files are no part of a model.
+    proto.trainer_spec.ClearField("input")
+    proto.normalizer_spec.ClearField("normalization_rule_tsv")
+    return proto.SerializeToString()
+
+
+def siglip(texts, out, cleaned):
+    """Ids of SigLIP's tokenizers: transformers' two classes, and open_clip's cleaning before T5's class."""
+    from transformers.models.siglip.tokenization_siglip import SiglipTokenizer
+
+    first = SiglipTokenizer(str(out / "model/siglip.model"))
+    json_file = lambda name: gzip.decompress((out / f"json/{name}.json.gz").read_bytes()).decode()
+    # Siglip2Tokenizer is the Gemma pipeline behind Lowercase, which gemma.json.gz has itself.
+    second, t5 = Tokenizer.from_str(json_file("gemma")), Tokenizer.from_str(json_file("unigram"))
+    full = {
+        "siglip": [first(text)["input_ids"] for text in texts],
+        "siglip2": [second.encode(text.lower(), add_special_tokens=False).ids + [4] for text in texts],
+        "open_clip": [t5.encode(text).ids for text in cleaned],
+    }
+    return {name: hashes(lines) for name, lines in full.items()}, full
+
+
+def hashes(rows):
+    lines = [json.dumps(row, separators=(",", ":"), ensure_ascii=False) for row in rows]
+    return [hashlib.sha256(line.encode()).hexdigest()[:8] for line in lines]
+
+
+def write(path, rows):
+    path.write_text(json.dumps(rows, separators=(",", ":")).replace('],"', '],\n"'))
+
+
 def main():
     shared, out = Path(sys.argv[1]), Path(sys.argv[2])
     folder = shared / "data/vocab"
-    texts = [json.loads(line)["text"] for line in (folder / "texts.jsonl").read_text().splitlines()]
+    read = lambda name, field: [json.loads(line)[field] for line in (folder / name).read_text().splitlines()]
+    texts = read("texts.jsonl", "text")
     rows, full = {}, {}
     (out / "json").mkdir(parents=True, exist_ok=True)
     for name, tokenizer in make(texts, folder / "sentencepiece-unigram-1000.model").items():
@@ -208,19 +309,16 @@ def main():
         path = out / "json" / f"{name}.json.gz"
         path.write_bytes(gzip.compress(json.dumps(file, ensure_ascii=False).encode(), 9, mtime=0))
         tokenizer = Tokenizer.from_str(json.dumps(file))
-        full[name] = []
-        for text in texts:
-            try:
-                full[name].append(row(tokenizer, text))
-            except BaseException as error:  # the package panics on some decoders of nothing
-                full[name].append(None)
-                print(name, repr(text)[:60], error, file=sys.stderr)
-        lines = [None if r is None else json.dumps(r, separators=(",", ":"), ensure_ascii=False) for r in full[name]]
-        rows[name] = [line and hashlib.sha256(line.encode()).hexdigest()[:8] for line in lines]
+        full[name] = [row(tokenizer, text) for text in texts]
+        rows[name] = hashes(full[name])
         print(name, path.stat().st_size, tokenizer.get_vocab_size())
-    (out / "json-rows.json").write_text(json.dumps(rows, separators=(",", ":")).replace('],"', '],\n"'))
+    write(out / "json-rows.json", rows)
+    model_rows, model_full = sentencepieces(texts, out)
+    write(out / "model-rows.json", model_rows)
+    siglip_rows, siglip_full = siglip(texts, out, read("reference-clip-openclip-canonicalize.jsonl", "clean"))
+    write(out / "siglip-rows.json", siglip_rows)
     if len(sys.argv) > 3:
-        Path(sys.argv[3]).write_text(json.dumps(full))
+        Path(sys.argv[3]).write_text(json.dumps({"json": full, "model": model_full, "siglip": siglip_full}))
 
 
 if __name__ == "__main__":

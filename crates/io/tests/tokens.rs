@@ -1,4 +1,5 @@
 //! Tokenizers against their peers: 523 texts, ids and cleaned texts compared exactly (testdata/goldens/tokens).
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use openvision_io::token::{
     Separator, Specials, TextLayout, TextRecipe, Tokenizer, built_in, from_folder, inspect_file, read_pieces,
 };
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -310,6 +312,137 @@ fn shared() -> Option<PathBuf> {
     }
     println!("skipped: shared/ is not here");
     None
+}
+
+/// Compares rows made by tools/goldens/make_tokenizers.py, which are hashed, with `row`'s for every text and file. `known`
+/// are differences that have a reason.
+fn compare_rows(kind: &str, known: &[(&str, &str)], mut row: impl FnMut(&str, usize, &str) -> String) {
+    let texts = lines("texts");
+    let path = root().join(format!("testdata/goldens/tokens/{kind}-rows.json"));
+    let rows: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    // The rows before hashing, where someone has made them.
+    let full = std::env::var_os("OPENVISION_TOKEN_ROWS").map(|path| std::fs::read(path).unwrap());
+    let full = full.map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap());
+    let mut wrong = Vec::new();
+    for (name, peers) in rows.as_object().unwrap() {
+        for (at, (text, peer)) in texts.iter().zip(peers.as_array().unwrap()).enumerate() {
+            let text = text["text"].as_str().unwrap();
+            let line = row(name, at, text);
+            let hash: String = Sha256::digest(&line)[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+            if hash != peer.as_str().unwrap() && !known.contains(&(name, text)) {
+                let peer = full.as_ref().map(|full| full[kind][name][at].to_string()).unwrap_or_default();
+                wrong.push(format!("{name} {text:?}\n  ours {line}\n  peer {peer}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} rows differ\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The files of a golden folder, read once.
+fn pieces_of<'a>(read: &'a mut HashMap<String, Box<dyn Pieces>>, file: String) -> &'a dyn Pieces {
+    let path = root().join("testdata/goldens/tokens").join(&file);
+    &**read.entry(file).or_insert_with(|| read_pieces(&path).unwrap())
+}
+
+#[test]
+fn tokenizer_json_of_every_kind() {
+    let mut files = HashMap::new();
+    // The square for Reiwa is of Unicode 12.1, which the peer's NFKC does not know.
+    compare_rows("json", &[("unigram-bytes", "\u{32ff}")], |name, _, text| {
+        let pieces = pieces_of(&mut files, format!("json/{name}.json.gz"));
+        let affixes = pieces.affixes();
+        let plain = pieces.encode(text, Specials::Apart);
+        let whole = [&affixes.before[..], &plain, &affixes.after].concat();
+        let as_text = pieces.encode(text, Specials::AsText);
+        let (kept, skipped) = (pieces.decode(&whole, Specials::AsText), pieces.decode(&whole, Specials::Apart));
+        serde_json::to_string(&(whole, plain, as_text, kept, skipped)).unwrap()
+    });
+    assert_eq!(files.len(), 18);
+}
+
+#[test]
+fn sentencepiece_models_of_every_kind() {
+    let mut files = HashMap::new();
+    compare_rows("model", &[], |name, at, text| {
+        let path = root().join(format!("testdata/goldens/tokens/model/{name}.model"));
+        let pieces = files.entry(name.to_owned()).or_insert_with(|| SentencePiece::from_file(&path).unwrap());
+        let ids = pieces.encode(text, Specials::Apart);
+        let others: Vec<u32> = (0..8).map(|k| ((at * 7919 + k * 104729) % pieces.size()) as u32).collect();
+        let decode = |ids: &[u32]| pieces.decode(ids, Specials::Apart);
+        let row = (pieces.normalize(text), &ids, decode(&ids), &others, decode(&others));
+        serde_json::to_string(&row).unwrap()
+    });
+    assert_eq!(files.len(), 9);
+}
+
+#[test]
+fn sentencepiece_unigram() {
+    let path = root().join("testdata/goldens/tokens/model/unigram-1000.model.gz");
+    let pieces = SentencePiece::from_file(&path).unwrap();
+    compare("sentencepiece-unigram", |text, line| {
+        let normalized: String = pieces.normalize(text).chars().take(300).collect();
+        differ("normalized", normalized.as_str(), line["normalized"].as_str().unwrap())
+            .or_else(|| compare_pieces(&pieces, text, line))
+    });
+}
+
+/// Folders as the peers read them: transformers' classes for SigLIP and SigLIP 2, and open_clip's.
+#[test]
+fn siglip_folders() {
+    let goldens = root().join("testdata/goldens/tokens");
+    let inflate = |name: &str| {
+        let mut bytes = Vec::new();
+        GzDecoder::new(std::fs::File::open(goldens.join(name)).unwrap()).read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let open_clip = br#"{"model_cfg": {"text_cfg": {"tokenizer_kwargs": {"clean": "canonicalize"}}}}"#.to_vec();
+    let model = std::fs::read(goldens.join("model/siglip.model")).unwrap();
+    let class = |name: &str| format!("{{\"tokenizer_class\": {name:?}, \"pad_token\": \"</s>\"}}").into_bytes();
+    let gemma = br#"{"tokenizer_class": "GemmaTokenizer", "pad_token": {"content": "<pad>"}}"#.to_vec();
+    let folders = [
+        // A tokenizer.json that SiglipTokenizer does not look at.
+        (
+            "siglip",
+            vec![
+                ("spiece.model", model),
+                ("tokenizer.json", b"{}".to_vec()),
+                ("tokenizer_config.json", class("SiglipTokenizer")),
+            ],
+            1,
+        ),
+        ("siglip2", vec![("tokenizer.json", inflate("json/gemma.json.gz")), ("tokenizer_config.json", gemma)], 3),
+        (
+            "open_clip",
+            vec![
+                ("tokenizer.json", inflate("json/unigram.json.gz")),
+                ("tokenizer_config.json", class("T5TokenizerFast")),
+                ("open_clip_config.json", open_clip),
+            ],
+            2,
+        ),
+    ];
+    let mut tokenizers = HashMap::new();
+    for (name, files, padding) in folders {
+        let folder = temporary(name);
+        files.iter().for_each(|(file, bytes)| std::fs::write(folder.join(file), bytes).unwrap());
+        let read = |context_length| {
+            let recipe = TextRecipe { layout: TextLayout::Folder, context_length };
+            from_folder(&folder, &recipe).unwrap().unwrap()
+        };
+        let short = read(4);
+        let (cut, whole) = (short.encode("a photo of a cat"), read(64).encode("a photo of a cat"));
+        assert_eq!((cut.ids.len(), cut.used), (4, 4), "{name}");
+        assert_eq!((&cut.ids[..3], cut.ids[3]), (&whole.ids[..3], whole.ids[whole.used - 1]), "{name}");
+        assert_eq!(cut.dropped + 3, whole.used - 1, "{name}");
+        assert!(whole.ids[whole.used..].iter().all(|&id| id == padding), "{name} {:?}", whole.ids);
+        assert_ne!(short.fingerprint(), read(64).fingerprint());
+        println!("{}", short.describe());
+        tokenizers.insert(name, read(4000));
+    }
+    compare_rows("siglip", &[], |name, _, text| {
+        let encoded = tokenizers[name].encode(text);
+        serde_json::to_string(&encoded.ids[..encoded.used]).unwrap()
+    });
 }
 
 /// Texts and references of the data folder: more than lies in testdata/goldens/tokens.

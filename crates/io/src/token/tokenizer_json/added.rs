@@ -15,6 +15,8 @@ pub(super) struct AddedTokens {
     normalized: Trie,
     /// Texts of special tokens: decoding can leave them out.
     special: HashSet<String>,
+    /// What decoding writes for tokens that are looked for in the normalized text, by id.
+    written: HashMap<u32, String>,
 }
 
 pub(super) struct Added {
@@ -50,6 +52,7 @@ impl AddedTokens {
         let (mut tokens, mut special) = (Vec::with_capacity(list.len()), HashSet::new());
         let (mut plain, mut normalized) = (Trie::new(), Trie::new());
         let mut taken: HashMap<u32, String> = HashMap::new();
+        let mut written = HashMap::new();
         for (index, token) in (0..).zip(list) {
             let field = |problem| TokenError::Field { path: path.to_owned(), field: "added_tokens", problem };
             if token.content.is_empty() {
@@ -63,7 +66,9 @@ impl AddedTokens {
                 return Err(field(format!("{other:?} and {:?} both have the id {id}", token.content)));
             }
             if token.normalized {
-                normalized.insert(normalize(&token.content).as_bytes(), index);
+                let text = normalize(&token.content);
+                normalized.insert(text.as_bytes(), index);
+                written.insert(id, text);
             } else {
                 plain.insert(token.content.as_bytes(), index);
             }
@@ -79,7 +84,7 @@ impl AddedTokens {
                 special: token.special,
             });
         }
-        Ok(Self { tokens, plain, normalized, special })
+        Ok(Self { tokens, plain, normalized, special, written })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Added> {
@@ -88,6 +93,11 @@ impl AddedTokens {
 
     pub(super) fn is_special(&self, content: &str) -> bool {
         self.special.contains(content)
+    }
+
+    /// What decoding writes for a token, if that is not its name.
+    pub(super) fn written(&self, id: u32) -> Option<&str> {
+        self.written.get(&id).map(String::as_str)
     }
 
     /// Cuts a text at the tokens, the longest at each place.

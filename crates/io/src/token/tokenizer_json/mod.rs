@@ -134,9 +134,10 @@ impl Pieces for JsonTokenizer {
     }
 
     fn decode(&self, ids: &[u32], specials: Specials) -> String {
-        let pieces = ids.iter().filter_map(|id| self.pieces.get(id));
-        let kept = pieces.filter(|piece| specials == Specials::AsText || !self.added.is_special(piece));
-        let mut pieces: Vec<String> = kept.map(|piece| piece.to_string()).collect();
+        let pieces = ids.iter().filter_map(|id| Some((*id, self.pieces.get(id)?)));
+        let kept = pieces.filter(|(_, piece)| specials == Specials::AsText || !self.added.is_special(piece));
+        let mut pieces: Vec<String> =
+            kept.map(|(id, piece)| self.added.written(id).unwrap_or(piece).to_owned()).collect();
         let Some(decoders) = &self.decoders else { return pieces.join(" ") };
         for step in decoders {
             pieces = step.apply(pieces);
