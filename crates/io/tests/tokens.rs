@@ -437,7 +437,7 @@ fn siglip_folders() {
         assert!(whole.ids[whole.used..].iter().all(|&id| id == padding), "{name} {:?}", whole.ids);
         assert_ne!(short.fingerprint(), read(64).fingerprint());
         println!("{}", short.describe());
-        tokenizers.insert(name, read(4000));
+        tokenizers.insert(name, read(20_000));
     }
     compare_rows("siglip", &[], |name, _, text| {
         let encoded = tokenizers[name].encode(text);

@@ -213,7 +213,10 @@ impl Tokenizer for FolderTokenizer {
         let mut ids = Vec::with_capacity(self.context_length);
         ids.extend_from_slice(before);
         ids.extend_from_slice(&pieces[..kept]);
-        ids.extend_from_slice(after);
+        // SiglipTokenizer adds no second end token.
+        if !(self.siglip_calls && ids.ends_with(after)) {
+            ids.extend_from_slice(after);
+        }
         let used = ids.len();
         ids.resize(self.context_length, self.padding);
         Encoded { ids, used, dropped: pieces.len() - kept }

@@ -58,10 +58,10 @@ impl Unigram {
     }
 
     fn offer(&self, place: &mut Option<Step>, before: f64, start: usize, piece: Option<u32>) {
-        let own = piece.map_or(self.unknown_score, |id| self.scores[id as usize]);
+        let score = before + piece.map_or(self.unknown_score, |id| self.scores[id as usize]);
         let score = match self.precision {
-            Precision::Single => f64::from((own + before) as f32),
-            Precision::Double => own + before,
+            Precision::Single => f64::from(score as f32),
+            Precision::Double => score,
         };
         if place.is_none_or(|best| score > best.score) {
             *place = Some(Step { score, start, piece });

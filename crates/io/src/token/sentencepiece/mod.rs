@@ -176,14 +176,15 @@ fn unigram(pieces: &[Piece]) -> Unigram {
     let mut trie = Trie::new();
     let normal = || pieces.iter().filter(|piece| piece.kind == Kind::Normal).map(|piece| piece.score);
     let lowest = normal().fold(f32::MAX, f32::min);
-    let highest = normal().fold(f32::MIN, f32::max);
+    // The library begins at FLT_MIN, which is above 0, so scores, which are logarithms, never count here.
+    let highest = normal().fold(f32::MIN_POSITIVE, f32::max);
     let mut scores = Vec::with_capacity(pieces.len());
     for (id, piece) in (0..).zip(pieces) {
         if matches!(piece.kind, Kind::Normal | Kind::UserDefined) {
             trie.insert(piece.text.as_bytes(), id);
         }
         scores.push(match piece.kind {
-            // Always better than any other cut (unigram_model.cc).
+            // Nearly always better than any other cut (unigram_model.cc).
             Kind::UserDefined => f64::from(piece.text.len() as f32 * highest) - 0.1,
             _ => f64::from(piece.score),
         });
