@@ -348,10 +348,7 @@ fn tokenizer(config: &ModelConfig, folder: Option<&Path>) -> Result<Box<dyn Toke
         TextLayout::BertClassFirst => token::TextLayout::Bert(Clean::Whitespace, Separator::Strip),
         TextLayout::Clip => token::TextLayout::OpenClip(Clean::Lower),
         TextLayout::ClipHuggingFace => token::TextLayout::HuggingFaceClip,
-        TextLayout::Folder => {
-            let problem = "its configuration names a tokenizer that cannot be read yet";
-            return Err(ModelError::config("the model", "text.layout", problem));
-        }
+        TextLayout::Folder => token::TextLayout::Folder,
     };
     let recipe = TextRecipe { layout, context_length: text.context };
     let own = folder.map(|folder| token::from_folder(folder, &recipe)).transpose()?.flatten();
