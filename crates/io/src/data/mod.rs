@@ -1,5 +1,6 @@
 //! Files that hold many items: WebDataset shards (`.tar`). What is inside is read by position, never unpacked.
 
+pub mod parquet;
 pub mod positioned;
 pub mod shard;
 pub mod tar;

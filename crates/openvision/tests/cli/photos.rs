@@ -101,6 +101,9 @@ fn pictures() -> HashMap<String, PathBuf> {
     for entry in std::fs::read_dir(&photos).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if name == "CREDITS.md" {
+            continue;
+        }
         match name.strip_prefix("coco-") {
             Some(coco) => files.insert(format!("captions/coco-val2017/images/{coco}"), path),
             None => files.insert(format!("captions/free-photos/images/{name}"), path),
