@@ -1,8 +1,11 @@
 //! Tar archives and shards: files of Python's tarfile, what we write, archives cut and flipped at every byte.
 
+use openvision_io::data::parquet::{Column, ParquetError, Pictures, Table};
 use openvision_io::data::shard::{ShardError, ShardWriter};
 use openvision_io::data::tar::{Tar, TarError};
+use openvision_io::image::{Limits, decode};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 fn formats(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/formats").join(name)
@@ -216,4 +219,92 @@ fn shards_read_back_as_they_were_written() {
     left.sort();
     assert_eq!(left, ["a.tar", "b.tar"], "no temporary file is left");
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Tables of tools/goldens/make_tables.py and what their rows are called.
+const TABLES: [(&str, Option<&str>); 11] = [
+    ("pyarrow-none", Some("id")),
+    ("pyarrow-snappy", Some("id")),
+    ("pyarrow-gzip", Some("id")),
+    ("pyarrow-zstd", Some("id")),
+    ("pyarrow-lz4", Some("id")),
+    ("pyarrow-v2-pages", Some("id")),
+    ("pyarrow-v1-plain", Some("id")),
+    ("pyarrow-delta_length_byte_array", Some("id")),
+    ("pyarrow-delta_byte_array", Some("id")),
+    ("duckdb", Some("id")),
+    ("datasets", None),
+];
+
+#[test]
+fn tables_of_every_writer_give_their_pictures() {
+    for (name, id) in TABLES {
+        let pictures = Pictures::open(&formats(&format!("{name}.parquet")), None).unwrap();
+        assert_eq!(pictures.len(), 11, "{name}");
+        // Backwards, so that pages are found again after they were given up.
+        for row in (0..11).rev() {
+            let label = if id.is_some() { format!("{}", 100 + row) } else { format!("{row}.png") };
+            let cell = match pictures.get(row, 1 << 20) {
+                Ok(cell) => cell,
+                Err(error) => {
+                    assert!(row == 3 && matches!(error, ParquetError::NoValue { row: 3, .. }), "{name} {row}: {error}");
+                    continue;
+                }
+            };
+            assert_eq!(pictures.label(row), Some(label), "{name}");
+            let picture = decode(cell.bytes().unwrap(), &Limits::default()).unwrap();
+            let color = [row as u8, 2 * row as u8, 3 * row as u8];
+            assert_eq!((picture.width, picture.data), (2, color.repeat(4)), "{name} {row}");
+        }
+        assert!(matches!(pictures.get(1, 10), Err(ParquetError::TooLong { limit: 10, .. })));
+        let table = Arc::new(Table::open(&formats(&format!("{name}.parquet"))).unwrap());
+        let caption = table.leaves().iter().position(|leaf| leaf.path == "caption").unwrap();
+        let captions = Column::new(Arc::clone(&table), caption).unwrap();
+        for row in 0..11 {
+            assert_eq!(captions.get(row).unwrap().unwrap().text(), format!("caption {row}"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn tables_that_do_not_fit_say_why() {
+    let message = |name: &str, column: Option<&str>| Pictures::open(&formats(name), column).unwrap_err().to_string();
+    let none = "pyarrow-none.parquet";
+    assert!(message(none, Some("caption")).contains("columns that do: image"));
+    assert!(message(none, Some("scores")).contains("no column 'scores'"));
+    assert!(message(none, Some("pixels")).contains("no column 'pixels'; columns of bytes: image"));
+    assert!(message("tarfile-gnu.tar", None).contains("PAR1"));
+    let brotli = Pictures::open(&formats("pyarrow-brotli.parquet"), Some("IMAGE")).unwrap();
+    let refused = brotli.get(0, 1 << 20).unwrap_err();
+    assert!(refused.to_string().contains("Brotli") && refused.code() == "unsupported", "{refused}");
+}
+
+/// Reads everything that can be read.
+fn read_table(bytes: Vec<u8>) -> Result<usize, ParquetError> {
+    let table = Arc::new(Table::from_bytes(bytes, Path::new("bad.parquet"))?);
+    let mut read = 0;
+    for leaf in 0..table.leaves().len() {
+        let Ok(column) = Column::new(Arc::clone(&table), leaf) else { continue };
+        for row in 0..table.rows() {
+            read += column.get(row)?.map_or(0, |cell| cell.text().len());
+        }
+    }
+    Ok(read)
+}
+
+#[test]
+fn tables_cut_at_every_byte_and_with_flipped_bits() {
+    for (name, _) in TABLES {
+        let bytes = std::fs::read(formats(&format!("{name}.parquet"))).unwrap();
+        for cut in 0..bytes.len() {
+            assert!(read_table(bytes[..cut].to_vec()).is_err(), "{name} {cut}");
+        }
+        for at in 0..bytes.len() {
+            for bit in [0x01, 0x10, 0x80] {
+                let mut bad = bytes.clone();
+                bad[at] ^= bit;
+                let _ = read_table(bad);
+            }
+        }
+    }
 }

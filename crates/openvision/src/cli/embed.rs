@@ -22,7 +22,7 @@ pub(crate) struct Embed {
     /// Embed texts too, one a line of this file (- for standard input)
     #[arg(long, value_name = "FILE")]
     texts: Option<String>,
-    /// Write to a file: .npy (float32 [N, D], names in FILE.npy.json), .npz or .jsonl
+    /// Write to a file: .npy (float32 [N, D], names in FILE.npy.json), .npz, .jsonl, .parquet, .arrow
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Go on with an interrupted run of the same --out

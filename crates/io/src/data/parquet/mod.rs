@@ -10,6 +10,7 @@ mod metadata;
 mod page;
 mod pictures;
 mod thrift;
+mod write;
 
 pub use column::{Cell, Column};
 pub use metadata::{Leaf, Physical, Table};

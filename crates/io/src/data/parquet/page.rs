@@ -92,7 +92,8 @@ fn decompress(codec: i64, bytes: &[u8], length: usize) -> Result<Vec<u8>, Defect
             possible(255)?;
             hadoop_lz4(bytes, length)?
         }
-        6 => stream(&mut zstd(bytes)?)?,
+        // Refuses windows of more than 128 MiB, which would be its memory.
+        6 => stream(&mut ruzstd::decoding::StreamingDecoder::new(bytes).map_err(|error| failed(&error))?)?,
         7 => {
             possible(255)?;
             lz4_flex::block::decompress(bytes, length).map_err(|error| failed(&error))?
@@ -105,13 +106,6 @@ fn decompress(codec: i64, bytes: &[u8], length: usize) -> Result<Vec<u8>, Defect
         return Err(Defect::corrupt("a page of another length than its header says"));
     }
     Ok(out)
-}
-
-/// A zstd frame. Its window is memory that the decoder takes at once, so it is checked first.
-fn zstd(bytes: &[u8]) -> Result<impl Read, Defect> {
-    let failed = |error: &dyn std::fmt::Display| Defect::corrupt(format!("a page does not decompress: {error}"));
-    let decoder = ruzstd::decoding::StreamingDecoder::new(bytes).map_err(|error| failed(&error))?;
-    Ok(decoder)
 }
 
 /// The old LZ4 of Hadoop: blocks with both lengths, big-endian, in front. Some writers left these out.
