@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes testdata/formats/*.parquet: a table of pictures as pyarrow, DuckDB and Hugging Face's datasets write it, with
-every compression and encoding that is read. Run: make_tables.py OUT PHOTOS. Python 3.11, pyarrow, duckdb, datasets of
+every compression and encoding that is read. Run: make_tables.py OUT. Python 3.11, pyarrow, duckdb, datasets of
 tools/goldens/README.md. The pictures are PNG files of 2x2 pixels by Pillow, one a row; row 3 has none.
 """
 import io

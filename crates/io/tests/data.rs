@@ -3,6 +3,7 @@
 use openvision_io::data::parquet::{Column, ParquetError, Pictures, Table};
 use openvision_io::data::shard::{ShardError, ShardWriter};
 use openvision_io::data::tar::{Tar, TarError};
+use openvision_io::data::vectors::{TextColumn, VectorTable};
 use openvision_io::image::{Limits, decode};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -174,6 +175,50 @@ fn hostile_headers_have_their_defect() {
     assert_eq!(missing.code(), "not_found");
 }
 
+/// Formats that we write: tools/peers/tables.py has Python's packages read these very files. To write them anew after a
+/// change of the format, delete them and run the tests.
+fn same_as_stored(name: &str, bytes: &[u8]) {
+    let path = formats(name);
+    if !path.exists() {
+        std::fs::write(&path, bytes).unwrap();
+        panic!("{name} was not there and is written: check it with tools/peers/tables.py");
+    }
+    assert!(std::fs::read(path).unwrap() == bytes, "{name} differs");
+}
+
+#[test]
+fn vectors_are_written_as_they_were_checked_by_pyarrow() {
+    let inputs = ["a.jpg", "größe", ""];
+    let input = |row: usize| inputs[row];
+    let kind = |_: usize| "image";
+    let texts = [TextColumn { name: "input", value: &input }, TextColumn { name: "kind", value: &kind }];
+    let metadata = [("openvision.content".to_owned(), "unit".to_owned())];
+    for (name, shape) in [("vectors-1", &[2][..]), ("tokens-1", &[2, 3])] {
+        for rows in [3, 0] {
+            let table = VectorTable { texts: &texts, vector: "embedding", shape, rows, metadata: &metadata };
+            let count = rows * shape.iter().product::<usize>();
+            let values: Vec<u8> = (0..count).flat_map(|i| (i as f32 / 4.0).to_le_bytes()).collect();
+            let (mut parquet, mut arrow) = (Vec::new(), Vec::new());
+            table.write_parquet(&mut parquet, &mut &values[..]).unwrap();
+            table.write_arrow(&mut arrow, &mut &values[..]).unwrap();
+            let empty = if rows == 0 { "-empty" } else { "" };
+            same_as_stored(&format!("{name}{empty}.parquet"), &parquet);
+            same_as_stored(&format!("{name}{empty}.arrow"), &arrow);
+            let short = values.len().saturating_sub(1);
+            let failed = rows > 0 && table.write_parquet(&mut Vec::new(), &mut &values[..short]).is_err();
+            assert_eq!(failed, rows > 0);
+            // What can be read back here: the texts and the metadata.
+            let read = Arc::new(Table::from_bytes(parquet, Path::new("v.parquet")).unwrap());
+            assert_eq!((read.rows(), &read.metadata()[0]), (rows as u64, &metadata[0]));
+            let column = Column::new(Arc::clone(&read), 0).unwrap();
+            for row in 0..rows {
+                assert_eq!(column.get(row as u64).unwrap().unwrap().text(), inputs[row]);
+            }
+            assert!(Column::new(read, 2).is_err(), "lists are not read");
+        }
+    }
+}
+
 #[test]
 fn shards_read_back_as_they_were_written() {
     let folder = folder("shards");
@@ -196,6 +241,7 @@ fn shards_read_back_as_they_were_written() {
         std::fs::read(path).unwrap()
     };
     let bytes = write("a.tar");
+    same_as_stored("shard-1.tar", &bytes);
     assert_eq!((bytes.len() % 10240, &bytes), (0, &write("b.tar")));
     let tar = Tar::open(&folder.join("a.tar")).unwrap();
     assert!(tar.defects().is_empty());
