@@ -400,6 +400,32 @@ fn hostile_files_stay_within_a_gigabyte() {
     );
 }
 
+/// Kinds of pictures that people have: TIFF in every compression, tiling and byte order, CMYK, palettes, 16 bits; each
+/// as Pillow decodes it.
+#[test]
+fn pictures_of_many_kinds_equal_pillow() {
+    let folder = testdata("images/pillow");
+    let verdicts = std::fs::read_to_string(folder.join("verdicts.jsonl")).expect("verdicts");
+    let mut equal = 0;
+    let mut problems = Vec::new();
+    for line in verdicts.lines() {
+        let verdict: Value = serde_json::from_str(line).expect("JSON");
+        let file = verdict["file"].as_str().expect("file");
+        let picture = image::read(&folder.join(file), &Limits::default()).expect(file);
+        let mode = picture.mode.pillow_name();
+        let rgb = picture.to_rgb();
+        let is_lossy = file.contains("jpeg") || file.ends_with(".jpg");
+        if verdict["sha256_rgb"] == sha256(&rgb.data) {
+            equal += 1;
+        } else if TURBO || !is_lossy {
+            problems.push(format!("{file}: {mode} {}x{}, Pillow {verdict}", rgb.width, rgb.height));
+        }
+    }
+    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+    println!("{equal} equal");
+    assert!(equal == 79 || !TURBO, "{equal}");
+}
+
 /// Files that fuzzing found. Each once broke something: the name says what.
 #[test]
 fn fuzzed_files_stay_harmless() {

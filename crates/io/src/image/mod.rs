@@ -20,6 +20,7 @@ compile_error!("openvision-io needs one of the features `jpeg-turbo` (default) a
 mod png;
 mod sniff;
 mod tiff;
+mod tiff_jpeg;
 mod webp;
 
 pub use error::ImageError;
