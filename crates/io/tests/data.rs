@@ -224,7 +224,8 @@ fn shards_read_back_as_they_were_written() {
     let folder = folder("shards");
     let long = format!("{}/{}/0001", "d".repeat(90), "e".repeat(60));
     let longer = "k".repeat(300);
-    let samples: [(&str, &[(&str, &[u8])]); 4] = [
+    type Fields<'a> = &'a [(&'a str, &'a [u8])];
+    let samples: [(&str, Fields); 4] = [
         ("0001", &[("jpg", b"picture"), ("json", b"{}"), ("seg.png", b"")]),
         ("sub/größe", &[("jpg", &[7; 1000])]),
         (&long, &[("txt", b"a")]),

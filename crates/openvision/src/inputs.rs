@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::pictures::ItemError;
-use openvision_io::data::parquet::Pictures;
+use openvision_io::data::parquet::{Column, Pictures, Table};
 use openvision_io::data::tar::Tar;
 use openvision_io::image::{self, ImageError, Limits, Picture};
 use std::borrow::Cow;
@@ -233,6 +233,22 @@ pub fn lines(path: &str) -> Result<Vec<String>, Error> {
         std::fs::read_to_string(path).map_err(Error::file(path))?
     };
     Ok(text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+/// Texts of a file: a column of a Parquet table (empty and missing ones left out), or lines.
+///
+/// # Errors
+/// It cannot be read, or the table has no such column.
+pub fn texts(path: &str, column: &str) -> Result<Vec<String>, Error> {
+    if !path.to_ascii_lowercase().ends_with(".parquet") {
+        return lines(path);
+    }
+    let column = Column::named(Arc::new(Table::open(path.as_ref())?), column)?;
+    let mut texts = Vec::new();
+    for row in 0..column.table().rows() {
+        texts.extend(column.get(row)?.map(|cell| cell.text()).filter(|text| !text.is_empty()));
+    }
+    Ok(texts)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ mod convert;
 mod error;
 mod exif;
 mod gif;
+#[cfg(feature = "heif")]
+mod heif;
 #[cfg(feature = "jpeg-turbo")]
 mod jpeg;
 mod jpeg_header;
@@ -106,6 +108,8 @@ pub enum Format {
     Gif,
     Bmp,
     Tiff,
+    /// HEIC and AVIF; decoded with the feature `heif` only.
+    Heif,
 }
 
 impl std::fmt::Display for Format {
@@ -117,6 +121,7 @@ impl std::fmt::Display for Format {
             Format::Gif => "GIF",
             Format::Bmp => "BMP",
             Format::Tiff => "TIFF",
+            Format::Heif => "HEIF",
         })
     }
 }
@@ -182,6 +187,10 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageError> {
         Format::Gif => gif::decode(bytes, limits),
         Format::Bmp => bmp::decode(bytes, limits),
         Format::Tiff => tiff::decode(bytes, limits),
+        #[cfg(feature = "heif")]
+        Format::Heif => heif::decode(bytes, limits),
+        #[cfg(not(feature = "heif"))]
+        Format::Heif => Err(sniff::no_heif(bytes)),
     }
 }
 

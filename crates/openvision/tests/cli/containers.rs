@@ -183,6 +183,16 @@ fn tables_of_pictures_give_one_vector_a_row() {
     assert_eq!(none.json_lines()[0]["error"]["code"], "not_found");
 }
 
+#[test]
+fn texts_come_from_a_column() {
+    let table = testdata().join("formats/pyarrow-zstd.parquet").display().to_string();
+    let lines = openvision(&["embed", "-m", &tiny_model(), "--texts", &table, "--json"]).expect(0).json_lines();
+    let texts: Vec<&str> = lines.iter().map(|line| line["input"].as_str().unwrap()).collect();
+    assert_eq!(texts, (0..11).map(|row| format!("caption {row}")).collect::<Vec<_>>());
+    let wrong = openvision(&["embed", "-m", &tiny_model(), "--texts", &table, "--text-column", "text"]).expect(1);
+    assert!(wrong.stderr.contains("there are: id, caption, image"), "{}", wrong.stderr);
+}
+
 /// Parquet and Arrow files hold the vectors of the other formats, after an interruption too. That pyarrow and DuckDB
 /// read them so is checked by tools/peers/tables.py.
 #[test]

@@ -101,6 +101,21 @@ impl Column {
         Ok(Self { table, leaf, kept: Mutex::default() })
     }
 
+    /// The column of this name: its path in the schema.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read by row.
+    pub fn named(table: Arc<Table>, name: &str) -> Result<Self, ParquetError> {
+        match table.leaves().iter().position(|leaf| leaf.path.eq_ignore_ascii_case(name)) {
+            Some(leaf) => Self::new(table, leaf),
+            None => {
+                let all: Vec<&str> = table.leaves().iter().map(|leaf| leaf.path.as_str()).collect();
+                let what = format!("there is no column '{name}'; there are: {}", all.join(", "));
+                Err(ParquetError::NoColumn { path: table.path().into(), what })
+            }
+        }
+    }
+
     /// The table.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
