@@ -1,7 +1,7 @@
 //! Options that every command has, and what they turn into.
 
 use clap::{Args, ValueEnum};
-use openvision::inputs::Input;
+use openvision::inputs::{Input, Options};
 use openvision::interrupt::Interrupt;
 use openvision::{Error, LoadOptions, Model, pool, resolve};
 use openvision_io::image::Limits;
@@ -133,12 +133,15 @@ impl Common {
 /// Options of commands that read pictures.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Pictures {
-    /// Files, folders (recursive), patterns, .tar shards, or - for a list of paths on standard input
+    /// Files, folders (recursive), patterns, .tar shards, .parquet tables, or - for a list of paths on standard input
     #[arg(value_name = "INPUT")]
     pub(crate) inputs: Vec<String>,
     /// The list on standard input is separated by NUL, not by lines
     #[arg(short = '0', long)]
     pub(crate) null: bool,
+    /// Column of .parquet inputs that holds the pictures [default: image, jpg, ..., or the only one of bytes]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) column: Option<String>,
     /// Refuse pictures of more pixels
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_pixels)]
     pub(crate) max_pixels: u64,
@@ -153,7 +156,13 @@ impl Pictures {
     }
 
     pub(crate) fn files(&self) -> Result<Vec<Input>, Error> {
-        openvision::inputs::expand(&self.inputs, self.null)
+        self.expand(&self.inputs)
+    }
+
+    /// The pictures of these arguments, which may be some of the command's.
+    pub(crate) fn expand(&self, arguments: &[String]) -> Result<Vec<Input>, Error> {
+        let options = Options { nul_separated: self.null, column: self.column.clone() };
+        openvision::inputs::expand(arguments, &options)
     }
 }
 

@@ -112,7 +112,7 @@ fn usage_errors_say_what_to_do() {
     let cases: [(&[&str], i32, &str); 7] = [
         (&["embed", &china], 2, "OPENVISION_MODEL"),
         (&["embed", "-m", &model], 2, "no inputs"),
-        (&["embed", "-m", &model, &china, "--out", "v.csv"], 2, ".npy, .npz or .jsonl"),
+        (&["embed", "-m", &model, &china, "--out", "v.csv"], 2, ".npy, .npz, .jsonl, .parquet, .arrow or .feather"),
         (&["embed", "-m", &model, &china, "--threads", "0"], 2, "--threads 0"),
         (&["embed", "-m", &model, &china, "--tokens", "9"], 2, "layers 0 to 2"),
         (&["embed", "-m", "openvison/tiny-16", &china], 1, "openvision/tiny-16-160"),

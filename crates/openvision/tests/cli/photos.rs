@@ -103,7 +103,7 @@ fn pictures() -> HashMap<String, PathBuf> {
     for entry in std::fs::read_dir(&photos).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        if name.ends_with(".md") {
+        if name == "CREDITS.md" {
             continue;
         }
         match name.strip_prefix("coco-") {
