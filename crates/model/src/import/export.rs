@@ -100,7 +100,7 @@ pub fn convert(from: &Description, target: Target, precision: Option<DType>, fol
 }
 
 fn rounded(from: DType, to: DType, bytes: &[u8]) -> Vec<u8> {
-    let mut values = vec![0.0; bytes.len() / from.size_of()];
+    let mut values = vec![0.0; bytes.len() / from.block().1];
     openvision_io::weights::widen_to_f32(from, bytes, &mut values);
     narrow_from_f32(to, &values).unwrap_or_default()
 }
@@ -157,7 +157,7 @@ fn ours(from: &Description, spec: &TensorSpec) -> Result<(Vec<u8>, usize), Model
     for name in stored.names() {
         bytes.extend(from.checkpoint.read_bytes(name)?);
     }
-    let size = from.checkpoint.get(stored.names()[0]).map_or(1, |tensor| tensor.dtype.size_of());
+    let size = from.checkpoint.get(stored.names()[0]).map_or(1, |tensor| tensor.dtype.block().1);
     Ok((
         match stored {
             TensorSource::Copy(_) | TensorSource::Rows(_) => bytes,
