@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic;
+pub mod data;
 pub mod image;
 pub mod preprocess;
 pub mod token;

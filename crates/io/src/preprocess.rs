@@ -55,6 +55,8 @@ pub enum Order {
     OpenClip,
     /// RGB first, crop offset rounded down, multiplication by 1/255 in f64.
     Hf,
+    /// As `Hf`, but the longer side is rounded half to even: OpenVision 2's caption example.
+    Openvision2,
 }
 
 /// What becomes of 16-bit gray.
@@ -170,6 +172,24 @@ mod config;
 mod geometry;
 
 impl Preprocess {
+    /// OpenVision 2's recipe, by the caption example that its authors published beside the weights: shorter side to
+    /// `size`, center crop, ImageNet's mean and deviation.
+    pub fn openvision2(size: (usize, usize)) -> Self {
+        Self {
+            size,
+            resize: ResizeMode::Shortest,
+            shortest_edge: Some(size.0.min(size.1)),
+            interpolation: Interpolation::Bilinear,
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+            fill_color: 0,
+            order: Order::Openvision2,
+            alpha: Alpha::Drop,
+            orient: true,
+            gray16: Gray16::Scale,
+        }
+    }
+
     /// The recipe with the peers' literal behavior where the default is kinder to people: no EXIF orientation, 16-bit
     /// gray clipped.
     pub fn as_published(self) -> Self {
@@ -217,7 +237,7 @@ impl Preprocess {
             picture = Cow::Owned(picture.into_owned().on_white());
         }
         // Three equal bands of gray are resampled equally: gray may wait, other modes may not.
-        if self.order == Order::Hf && !matches!(picture.mode, Mode::Rgb | Mode::L) {
+        if self.order != Order::OpenClip && !matches!(picture.mode, Mode::Rgb | Mode::L) {
             picture = Cow::Owned(picture.into_owned().to_rgb());
         }
         let plan = geometry::plan(self, picture.width, picture.height);
@@ -260,7 +280,7 @@ impl Preprocess {
             let table: [f32; 256] = std::array::from_fn(|byte| {
                 let scaled = match self.order {
                     Order::OpenClip => byte as f32 / 255.0,
-                    Order::Hf => (byte as f64 * (1.0 / 255.0)) as f32,
+                    Order::Hf | Order::Openvision2 => (byte as f64 * (1.0 / 255.0)) as f32,
                 };
                 (scaled - self.mean[channel]) / self.std[channel]
             });

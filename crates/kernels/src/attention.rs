@@ -13,7 +13,7 @@ pub use backward::{
 use crate::act::exp2;
 use crate::gemm::{Epilogue, Prefetch, Tile, run_tile};
 use crate::isa::{Isa, Kernel, LANES, Simd};
-use crate::pool::Member;
+use crate::pool::{Member, Pool, SharedMut};
 use crate::transpose::{SQUARE, transpose_square};
 use crate::vector::{Dot, Rows, RowsMut};
 use crate::{Buffer, act::Activation};
@@ -357,14 +357,17 @@ pub fn gather<'m>(member: &'m mut Member, tokens: usize, rows: Rows) -> Option<R
     (member.rank() == 0).then(|| Rows::new(unsafe { std::slice::from_raw_parts(start, length) }, tokens, width))
 }
 
-/// One query over the tokens of a sequence: the attention of a pooling head.
+/// One head of one query over the tokens of a sequence.
 struct Probe<'a> {
-    shape: AttentionShape,
+    /// `[head_dim]`.
     query: &'a [f32],
-    /// Rows [k | v].
-    keys_values: Rows<'a>,
+    /// Rows [k | v], one part of the sequence after the other.
+    keys_values: &'a [Rows<'a>],
+    /// The head's first column in k and in v.
+    columns: [usize; 2],
+    /// `[head_dim]`.
     out: &'a mut [f32],
-    /// Scores of one head, [padded].
+    /// Scores, one a token, rounded up to whole vectors.
     scores: &'a mut [f32],
 }
 
@@ -372,26 +375,23 @@ impl Kernel for Probe<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let AttentionShape { tokens, heads, head_dim, .. } = self.shape;
+        let head_dim = self.query.len();
         let scale = std::f32::consts::LOG2_E / (head_dim as f32).sqrt();
-        for head in 0..heads {
-            let at = head * head_dim;
-            let query = &self.query[at..at + head_dim];
-            for token in 0..tokens {
-                self.scores[token] = Dot { a: query, b: &self.keys_values.row(token)[at..at + head_dim] }.run(s);
-            }
-            let normalizer = softmax_row(s, self.scores, tokens, scale);
-            let out = &mut self.out[at..at + head_dim];
-            out.fill(0.0);
-            for token in 0..tokens {
-                let p = self.scores[token];
-                let value = &self.keys_values.row(token)[self.shape.width() + at..][..head_dim];
-                for (o, v) in out.iter_mut().zip(value) {
-                    *o = p.mul_add(*v, *o);
-                }
-            }
-            out.iter_mut().for_each(|o| *o *= normalizer);
+        let [key, value] = self.columns;
+        let rows = || self.keys_values.iter().flat_map(|part| (0..part.count).map(|token| part.row(token)));
+        let mut tokens = 0;
+        for row in rows() {
+            self.scores[tokens] = Dot { a: self.query, b: &row[key..key + head_dim] }.run(s);
+            tokens += 1;
         }
+        let normalizer = softmax_row(s, self.scores, tokens, scale);
+        self.out.fill(0.0);
+        for (row, p) in rows().zip(self.scores.iter()) {
+            for (o, v) in self.out.iter_mut().zip(&row[value..value + head_dim]) {
+                *o = p.mul_add(*v, *o);
+            }
+        }
+        self.out.iter_mut().for_each(|o| *o *= normalizer);
     }
 }
 
@@ -413,14 +413,84 @@ pub fn probe_attention(
     assert!(query.len() == width && out.len() == width, "a query of {width} values");
     assert!(keys_values.width == 2 * width && keys_values.count == shape.tokens, "keys and values of the shape");
     scratch.ensure(shape.padded());
-    let scores = &mut scratch[..shape.padded()];
-    isa.run(Probe { shape, query, keys_values, out, scores });
+    for (head, (query, out)) in query.chunks_exact(shape.head_dim).zip(out.chunks_exact_mut(shape.head_dim)).enumerate()
+    {
+        let columns = [head * shape.head_dim, width + head * shape.head_dim];
+        let scores = &mut scratch[..shape.padded()];
+        isa.run(Probe { query, keys_values: &[keys_values], columns, out, scores });
+    }
+}
+
+/// What one query row sees when texts are continued token by token.
+#[derive(Clone, Copy, Debug)]
+pub struct Remembered<'a> {
+    /// Rows [k | v], [tokens, 2 D]: what sequences share, then what is this one's own. Either may be empty.
+    pub keys_values: [Rows<'a>; 2],
+}
+
+/// Attention of query rows over what each remembers, on all threads: softmax(q Kᵀ / √head_dim) V for each head.
+///
+/// `queries`: [rows, D or more], of which the first D columns are used; `out`: [rows, D] without gaps.
+///
+/// # Panics
+/// Where a row remembers nothing, or lengths do not fit.
+pub fn remembered_attention(
+    pool: &Pool,
+    isa: Isa,
+    head_dim: usize,
+    queries: Rows,
+    seen: &[Remembered],
+    out: &mut [f32],
+) {
+    let rows = queries.count;
+    assert!(rows == seen.len() && rows > 0 && out.len().is_multiple_of(rows * head_dim), "rows of whole heads");
+    let width = out.len() / rows;
+    let heads = width / head_dim;
+    for row in seen {
+        assert!(row.keys_values.iter().any(|part| part.count > 0), "a query sees something");
+        assert!(row.keys_values.iter().all(|part| part.count == 0 || part.width == 2 * width), "rows of [k | v]");
+    }
+    assert!(queries.width >= width, "queries of {width} values");
+    let (shared, items, threads) = (SharedMut::new(out), rows * heads, pool.threads());
+    pool.run(&|rank| {
+        let mut scores = Vec::new();
+        for item in items * rank / threads..items * (rank + 1) / threads {
+            let (row, head) = (item / heads, item % heads);
+            let keys_values = &seen[row].keys_values;
+            let tokens = keys_values[0].count + keys_values[1].count;
+            scores.resize(tokens.next_multiple_of(LANES).max(scores.len()), 0.0);
+            let at = head * head_dim;
+            // SAFETY: every item has its own head of its own row, and every item is one thread's.
+            let out = unsafe { shared.part(row * width + at..row * width + at + head_dim) };
+            let (query, columns) = (&queries.row(row)[at..at + head_dim], [at, width + at]);
+            let scores = &mut scores[..tokens.next_multiple_of(LANES)];
+            isa.run(Probe { query, keys_values, columns, out, scores });
+        }
+    });
+}
+
+/// [`attention`] of one sequence on all threads. `qkv`: [tokens, 3 D]; `out`: [tokens, D] without gaps.
+///
+/// # Panics
+/// As [`attention`].
+pub fn attention_on(pool: &Pool, isa: Isa, shape: AttentionShape, qkv: Rows, out: &mut [f32]) {
+    let (tokens, width) = (shape.tokens, shape.width());
+    assert!(qkv.count == tokens && out.len() == tokens * width, "one whole sequence");
+    let shared = SharedMut::new(out);
+    pool.run_team(shape.exchange_length(), 0, &|mut member| {
+        let part = member.part(tokens);
+        // SAFETY: the parts of members are disjoint.
+        let out = unsafe { shared.part(part.start * width..part.end * width) };
+        let rows = qkv.rows(part.start, part.len());
+        let out = RowsMut::new(out, part.len(), width);
+        attention(isa, &mut member, shape, rows, out, &mut Buffer::default());
+    });
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::pool::{Pool, TeamMemory};
+    use crate::pool::TeamMemory;
     use crate::vector::testing::uniform;
     use std::sync::Mutex;
 
@@ -476,6 +546,9 @@ pub(crate) mod tests {
                     assert!((f64::from(*got) - want).abs() < 1.5e-5, "{} {shape:?} {got} {want}", isa.name());
                 }
                 assert_eq!(first.get_or_insert_with(|| alone.clone()), &alone, "{} {shape:?}", isa.name());
+                let mut whole = vec![0.0; n * d];
+                attention_on(&Pool::new(2), isa, shape, Rows::new(&qkv, n, 3 * d), &mut whole);
+                assert_eq!(whole, alone, "{} {shape:?}", isa.name());
                 for threads in [2, 3] {
                     assert_eq!(in_team(isa, threads, shape, &qkv), alone, "{} {shape:?} {threads}", isa.name());
                 }
@@ -520,6 +593,26 @@ pub(crate) mod tests {
                     assert!((f64::from(*got) - want).abs() < 2e-6, "{} {shape:?} {got} {want}", isa.name());
                 }
                 assert_eq!(first.get_or_insert_with(|| out.clone()), &out, "{} {shape:?}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn remembering_in_two_parts_gives_the_bits_of_one() {
+        for shape in shapes().into_iter().filter(|shape| shape.mask == Mask::None) {
+            let (n, d) = (shape.tokens, shape.width());
+            let qkv = uniform(7, n * 3 * d);
+            let keys_values: Vec<f32> = qkv.chunks(3 * d).flat_map(|row| row[d..].to_vec()).collect();
+            let memory = Rows::new(&keys_values, n, 2 * d);
+            for isa in Isa::present() {
+                let mut want = vec![0.0; d];
+                probe_attention(isa, shape, &qkv[..d], memory, &mut want, &mut Buffer::default());
+                let seen =
+                    [0, n / 2].map(|cut| Remembered { keys_values: [memory.rows(0, cut), memory.rows(cut, n - cut)] });
+                let queries = qkv[..d].repeat(2);
+                let mut out = vec![f32::NAN; 2 * d];
+                remembered_attention(&Pool::new(2), isa, shape.head_dim, Rows::new(&queries, 2, d), &seen, &mut out);
+                assert_eq!(out, [&want[..], &want[..]].concat(), "{} {shape:?}", isa.name());
             }
         }
     }

@@ -6,6 +6,7 @@
 
 use crate::Buffer;
 use std::any::Any;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -188,6 +189,38 @@ impl<'a> Member<'a> {
             assert!(together, "the members of a team ran different operations");
         }
         self.turn += 1;
+    }
+}
+
+/// A slice that the threads of a run write in disjoint places.
+pub(crate) struct SharedMut<'a> {
+    start: *mut f32,
+    length: usize,
+    _borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: handing out the pointer is safe, and whoever writes through it vouches for disjoint places.
+unsafe impl Sync for SharedMut<'_> {}
+
+impl<'a> SharedMut<'a> {
+    pub(crate) fn new(data: &'a mut [f32]) -> Self {
+        Self { start: data.as_mut_ptr(), length: data.len(), _borrow: PhantomData }
+    }
+
+    /// The first element.
+    pub(crate) fn start(&self) -> *mut f32 {
+        self.start
+    }
+
+    /// Elements `range`.
+    ///
+    /// # Safety
+    /// No other thread uses these elements while the slice lives.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn part(&self, range: std::ops::Range<usize>) -> &mut [f32] {
+        assert!(range.start <= range.end && range.end <= self.length, "a part of the slice");
+        // SAFETY: the elements lie in the borrowed slice, and the caller vouches that they are its own.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 }
 

@@ -24,10 +24,14 @@ pub struct ModelConfig {
     pub embed_dim: usize,
     /// Image tower.
     pub image: ImageConfig,
-    /// Text tower.
-    pub text: TextConfig,
+    /// Text tower; OpenVision 2 has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextConfig>,
     /// From a decoded picture to pixels.
     pub preprocess: Preprocess,
+    /// Caption decoder, of models that have one; its weights lie in a file of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<DecoderConfig>,
     /// Licence of the weights, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
@@ -42,6 +46,8 @@ pub struct ModelConfig {
 pub enum Family {
     /// UC Santa Cruz' OpenVision.
     Openvision,
+    /// OpenVision 2: an image tower of which only the patch tokens are trained, and a caption decoder.
+    Openvision2,
     /// OpenAI's CLIP.
     Clip,
     /// Models trained with open_clip.
@@ -55,6 +61,7 @@ impl Family {
     pub fn name(self) -> &'static str {
         match self {
             Family::Openvision => "openvision",
+            Family::Openvision2 => "openvision2",
             Family::Clip => "clip",
             Family::OpenClip => "open_clip",
             Family::Siglip => "siglip",
@@ -224,6 +231,22 @@ pub struct TextConfig {
     pub projection_bias: bool,
 }
 
+/// OpenVision 2's caption decoder: a causal transformer over projected patch tokens and the words so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecoderConfig {
+    /// The transformer.
+    pub transformer: TransformerConfig,
+    /// Width of the patch tokens that it reads.
+    pub vision_width: usize,
+    /// Rows of the token embedding.
+    pub vocabulary: usize,
+    /// The id that a caption begins with.
+    pub begin: u32,
+    /// The id that ends a caption.
+    pub end: u32,
+}
+
 /// Bounds that no known model comes near; they keep a hostile file from asking for the whole memory.
 const LARGEST_WIDTH: usize = 16_384;
 const MOST_LAYERS: usize = 256;
@@ -307,6 +330,12 @@ impl TextConfig {
         if self.causal { Mask::Causal } else { Mask::None }
     }
 
+    fn parameters(&self, embed_dim: usize) -> usize {
+        let width = self.transformer.width;
+        let bias = if self.projection_bias { embed_dim } else { 0 };
+        (self.vocabulary + self.context + embed_dim + 2) * width + self.transformer.parameters() + bias
+    }
+
     fn check(&self, place: &str) -> Result<(), ModelError> {
         in_bounds(place, "text.context", self.context, MOST_TOKENS)?;
         in_bounds(place, "text.vocabulary", self.vocabulary, LARGEST_VOCABULARY)?;
@@ -314,7 +343,43 @@ impl TextConfig {
     }
 }
 
+impl DecoderConfig {
+    /// Embedding and head, the image projection, the blocks and the final norm.
+    fn parameters(&self) -> usize {
+        let width = self.transformer.width;
+        (2 * self.vocabulary + self.vision_width + 2) * width + self.transformer.parameters()
+    }
+
+    pub(crate) fn check(&self, place: &str) -> Result<(), ModelError> {
+        in_bounds(place, "decoder.vision_width", self.vision_width, LARGEST_WIDTH)?;
+        in_bounds(place, "decoder.vocabulary", self.vocabulary, LARGEST_VOCABULARY)?;
+        for (field, id) in [("decoder.begin", self.begin), ("decoder.end", self.end)] {
+            if id as usize >= self.vocabulary {
+                let problem = format!("{id} is not in the vocabulary of {}", self.vocabulary);
+                return Err(ModelError::config(place, field, problem));
+            }
+        }
+        self.transformer.check(place, "decoder")
+    }
+}
+
 impl ModelConfig {
+    /// The text tower's description.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn text(&self) -> Result<&TextConfig, ModelError> {
+        self.text.as_ref().ok_or(ModelError::NoText)
+    }
+
+    /// Refuses models whose pooled picture embedding means nothing.
+    ///
+    /// # Errors
+    /// OpenVision 2 is trained through its patch tokens alone.
+    pub fn check_pooled(&self) -> Result<(), ModelError> {
+        if self.family == Family::Openvision2 { Err(ModelError::PatchTokensOnly) } else { Ok(()) }
+    }
+
     /// Refuses sizes that cannot be. `place` names the source in messages.
     ///
     /// # Errors
@@ -326,7 +391,17 @@ impl ModelConfig {
         }
         in_bounds(place, "embed_dim", self.embed_dim, LARGEST_WIDTH)?;
         self.image.check(place)?;
-        self.text.check(place)?;
+        if let Some(text) = &self.text {
+            text.check(place)?;
+        }
+        if let Some(decoder) = &self.decoder {
+            decoder.check(place)?;
+            if decoder.vision_width != self.image.transformer.width {
+                let problem =
+                    format!("{}; the image tower gives {}", decoder.vision_width, self.image.transformer.width);
+                return Err(ModelError::config(place, "decoder.vision_width", problem));
+            }
+        }
         if !self.image.projected && self.embed_dim != self.image.transformer.width {
             let problem = format!("{} without a projection from {}", self.embed_dim, self.image.transformer.width);
             return Err(ModelError::config(place, "embed_dim", problem));
@@ -358,6 +433,8 @@ pub struct ParameterCounts {
     pub projection: usize,
     /// Text tower, projection included.
     pub text: usize,
+    /// Caption decoder.
+    pub decoder: usize,
     /// Everything, the logit scale included.
     pub total: usize,
 }
@@ -388,7 +465,7 @@ impl TransformerConfig {
 impl ModelConfig {
     /// Exact parameter counts, from the sizes alone.
     pub fn parameters(&self) -> ParameterCounts {
-        let (image, text) = (&self.image, &self.text);
+        let image = &self.image;
         let w = image.transformer.width;
         let norms = if image.pre_norm { 4 * w } else { 2 * w };
         let head = match image.pooling {
@@ -402,14 +479,16 @@ impl ModelConfig {
         let trunk = embedding + image.transformer.parameters() + norms + head;
         let position = image.tokens() * w;
         let projection = if image.projected { w * self.embed_dim } else { 0 };
-        let tw = text.transformer.width;
-        let text_total =
-            (text.vocabulary + text.context) * tw + text.transformer.parameters() + 2 * tw + tw * self.embed_dim;
-        let text_total = text_total + if text.projection_bias { self.embed_dim } else { 0 };
+        let text = self.text.map_or(0, |text| text.parameters(self.embed_dim));
+        let decoder = self.decoder.map_or(0, |decoder| decoder.parameters());
         // The logit scale, and the bias that goes with the sigmoid loss.
-        let scalars = if self.family == Family::Siglip { 2 } else { 1 };
-        let total = trunk + position + projection + text_total + scalars;
-        ParameterCounts { image: trunk, position, projection, text: text_total, total }
+        let scalars = match (self.text, self.family) {
+            (None, _) => 0,
+            (Some(_), Family::Siglip) => 2,
+            (Some(_), _) => 1,
+        };
+        let total = trunk + position + projection + text + decoder + scalars;
+        ParameterCounts { image: trunk, position, projection, text, decoder, total }
     }
 
     /// Operations of one picture and of one text.
@@ -422,7 +501,7 @@ impl ModelConfig {
             image: embedding
                 + self.image.transformer.flops(self.image.tokens())
                 + project(self.image.transformer.width),
-            text: self.text.transformer.flops(self.text.context) + project(self.text.transformer.width),
+            text: self.text.map_or(0, |t| t.transformer.flops(t.context) + project(t.transformer.width)),
         }
     }
 }

@@ -74,6 +74,19 @@ pub enum ModelError {
     /// The model lacks a tower.
     #[error("the model has no {0} tower")]
     NoTower(&'static str),
+    /// The model has no texts at all.
+    #[error("this model has no text tower: it reads pictures only")]
+    NoText,
+    /// The model cannot write captions.
+    #[error(
+        "this model has no caption decoder: OpenVision 2 has one, in caption_decoder.safetensors beside the weights"
+    )]
+    NoDecoder,
+    /// The model's pooled vector means nothing.
+    #[error(
+        "OpenVision 2 gives patch tokens only, its pooled vector was never trained: use `embed --tokens -1`, or `caption`"
+    )]
+    PatchTokensOnly,
     /// An input does not fit the model.
     #[error("{0}")]
     Input(String),

@@ -1,11 +1,15 @@
 //! A new model with seeded weights, by the initialisation that its family trains from.
 
 use crate::ModelError;
-use crate::config::{Family, ModelConfig, Positions};
+use crate::config::{Family, ModelConfig, Positions, TransformerConfig};
+use crate::decoder::Decoder;
+use crate::import::decoder::WEIGHTS_FILE;
 use crate::import::export::write_config;
 use crate::positions::sin_cos_2d;
-use crate::tower::{ImageTower, TextTower};
+use crate::random::Stream;
+use crate::tower::plans;
 use openvision_io::weights::{DType, SafeTensorsWriter, TensorInfo};
+use openvision_tensor::{ParamPlan, TensorSpec};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -21,55 +25,32 @@ enum Values {
     Uniform(f64),
 }
 
-/// One stream of numbers: splitmix64 from a seed and a tensor's name, so that no tensor depends on another.
-struct Stream(u64);
-
-impl Stream {
-    fn new(seed: u64, name: &str) -> Self {
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-        Self(hash ^ seed.wrapping_mul(0x9E37_79B9_7F4A_7C15))
-    }
-
-    /// Uniform in (0, 1).
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        ((z >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    }
-
-    /// Standard normal (Box and Muller 1958).
-    fn normal(&mut self) -> f64 {
-        (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
-    }
-
-    fn value(&mut self, values: Values) -> f32 {
-        match values {
-            Values::Constant(value) => value,
-            Values::Normal(deviation) => (self.normal() * deviation) as f32,
-            Values::Truncated(deviation) => loop {
-                let z = self.normal();
-                if z.abs() <= 2.0 {
-                    return (z * deviation) as f32;
-                }
-            },
-            Values::Uniform(limit) => ((2.0 * self.unit() - 1.0) * limit) as f32,
-        }
+/// The next value of a distribution.
+fn draw(stream: &mut Stream, values: Values) -> f32 {
+    match values {
+        Values::Constant(value) => value,
+        Values::Normal(deviation) => (stream.normal() * deviation) as f32,
+        Values::Truncated(deviation) => loop {
+            let z = stream.normal();
+            if z.abs() <= 2.0 {
+                return (z * deviation) as f32;
+            }
+        },
+        Values::Uniform(limit) => ((2.0 * stream.unit() - 1.0) * limit) as f32,
     }
 }
 
 /// OpenVision's initialisation (`vit.py`, `text_transformer.py`; openvision.md 3.4). CLIP's towers both start as its text tower.
-fn distribution(config: &ModelConfig, name: &str) -> Values {
+fn distribution(config: &ModelConfig, tower: &TransformerConfig, name: &str) -> Values {
     let image = name.starts_with("visual.");
-    let tower = if image { &config.image.transformer } else { &config.text.transformer };
     let width = tower.width as f64;
-    let openvision = image && config.family == Family::Openvision;
+    let openvision = image && matches!(config.family, Family::Openvision | Family::Openvision2);
     let layers = if openvision { 12.0 } else { tower.layers as f64 };
     let residual = width.powf(-0.5) * (2.0 * layers).powf(-0.5);
     match name {
+        "logit_scale" if config.family == Family::Siglip => Values::Constant(10.0f32.ln()),
         "logit_scale" => Values::Constant((1.0f32 / 0.07).ln()),
+        "logit_bias" => Values::Constant(-10.0),
         "token_embedding.weight" => Values::Normal(0.02),
         "positional_embedding" => Values::Normal(0.01),
         "text_projection" => Values::Normal(width.powf(-0.5)),
@@ -97,35 +78,56 @@ fn distribution(config: &ModelConfig, name: &str) -> Values {
 /// The description cannot be, or the files cannot be written; nothing is left under the final names then.
 pub fn write(config: &ModelConfig, seed: u64, folder: &Path) -> Result<(), ModelError> {
     config.check("the description")?;
-    let image = ImageTower::new(&config.image, config.embed_dim).plan;
-    let text = TextTower::new(&config.text, config.embed_dim).plan;
-    let mut infos: Vec<TensorInfo> = image
-        .tensors()
-        .into_iter()
-        .chain(text.tensors())
-        .map(|spec| TensorInfo { name: spec.name, dtype: DType::F32, shape: spec.shape })
-        .collect();
-    infos.push(TensorInfo { name: "logit_scale".into(), dtype: DType::F32, shape: vec![] });
+    let scalar = |name: &str| TensorSpec { name: name.to_owned(), shape: vec![] };
+    let mut specs: Vec<TensorSpec> = plans(config).iter().flat_map(ParamPlan::tensors).collect();
+    if config.text.is_some() {
+        specs.push(scalar("logit_scale"));
+    }
+    if config.family == Family::Siglip {
+        specs.push(scalar("logit_bias"));
+    }
     std::fs::create_dir_all(folder).map_err(|source| ModelError::Read { path: folder.into(), source })?;
-    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    let mut writer = SafeTensorsWriter::create(&folder.join("model.safetensors"), &metadata, &infos)?;
-    for info in &infos {
-        let computed = config.image.positions == Positions::SinCos2d && info.name == "visual.positional_embedding";
-        let values: Vec<f32> = if computed {
+    let drawn = |tower: &TransformerConfig, name: &str, count: usize| -> Vec<f32> {
+        let (values, mut stream) = (distribution(config, tower, name), Stream::new(seed, name));
+        (0..count).map(|_| draw(&mut stream, values)).collect()
+    };
+    let weights = write_tensors(&folder.join("model.safetensors"), specs, |name, count| match name {
+        "visual.positional_embedding" if config.image.positions == Positions::SinCos2d => {
             sin_cos_2d(config.image.grid(), config.image.transformer.width)
-        } else {
-            let (values, mut stream) = (distribution(config, &info.name), Stream::new(seed, &info.name));
-            (0..info.elements()).map(|_| stream.value(values)).collect()
-        };
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        writer.write(&info.name, &bytes)?;
+        }
+        _ => match &config.text {
+            Some(text) if !name.starts_with("visual.") => drawn(&text.transformer, name, count),
+            _ => drawn(&config.image.transformer, name, count),
+        },
+    })?;
+    if let Some(decoder) = &config.decoder {
+        let specs = Decoder::new(decoder).plan.tensors();
+        let path = folder.join(WEIGHTS_FILE);
+        write_tensors(&path, specs, |name, count| drawn(&decoder.transformer, name, count))?.finish()?;
     }
     let mut config = config.clone();
     config.provenance = Some(format!("seeded weights (seed {seed}), not trained"));
     config.licence = None;
     write_config(&config, folder)?;
-    writer.finish()?;
+    weights.finish()?;
     Ok(())
+}
+
+/// Writes f32 tensors; the file appears under its name when the writer is finished.
+fn write_tensors(
+    path: &Path,
+    specs: Vec<TensorSpec>,
+    values: impl Fn(&str, usize) -> Vec<f32>,
+) -> Result<SafeTensorsWriter, ModelError> {
+    let info = |spec: TensorSpec| TensorInfo { name: spec.name, dtype: DType::F32, shape: spec.shape };
+    let infos: Vec<TensorInfo> = specs.into_iter().map(info).collect();
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    let mut writer = SafeTensorsWriter::create(path, &metadata, &infos)?;
+    for info in &infos {
+        let bytes: Vec<u8> = values(&info.name, info.elements()).iter().flat_map(|v| v.to_le_bytes()).collect();
+        writer.write(&info.name, &bytes)?;
+    }
+    Ok(writer)
 }
 
 #[cfg(test)]
@@ -136,7 +138,7 @@ mod tests {
     fn streams_have_the_wanted_moments_and_are_independent() {
         let draw = |values, seed, name: &str| {
             let mut stream = Stream::new(seed, name);
-            (0..40_000).map(|_| f64::from(stream.value(values))).collect::<Vec<f64>>()
+            (0..40_000).map(|_| f64::from(draw(&mut stream, values))).collect::<Vec<f64>>()
         };
         let deviation = |v: &[f64]| (v.iter().map(|x| x * x).sum::<f64>() / v.len() as f64).sqrt();
         let normal = draw(Values::Normal(0.5), 1, "a");

@@ -3,7 +3,9 @@
 //! A family is data: a [`config::ModelConfig`], a name map in `presets/namemaps` and entries in `presets/models`.
 #![forbid(unsafe_code)]
 
+pub mod caption;
 pub mod config;
+mod decoder;
 mod encoder;
 mod error;
 mod fingerprint;
@@ -12,9 +14,11 @@ pub mod init;
 mod load;
 mod model;
 pub mod positions;
+mod random;
 pub mod registry;
 pub mod tower;
 
+pub use decoder::Decoder;
 pub use encoder::{Encoder, Fill, Item, Observe, Pass};
 pub use error::ModelError;
 pub use load::{LoadOptions, Named, Problem, Tensors};

@@ -1,6 +1,7 @@
 //! A loaded model: the towers that were asked for, the tokenizer, the logit scale.
 
-use crate::config::{Family, ImagePooling, ModelConfig, TextLayout, TextPooling};
+use crate::caption::Captioner;
+use crate::config::{Family, ImagePooling, ModelConfig, TextConfig, TextLayout, TextPooling};
 use crate::encoder::{Encoder, EncoderShape, Fill, Pass, Tower};
 use crate::import::{Description, describe};
 use crate::load::{LoadOptions, Named, Positional, check, load};
@@ -34,8 +35,11 @@ fn adjusted(mut config: ModelConfig, options: &LoadOptions) -> ModelConfig {
     if options.as_published {
         config.preprocess = config.preprocess.as_published();
     }
-    if options.jax_texts && config.text.layout == TextLayout::Openvision {
-        config.text.layout = TextLayout::OpenvisionJax;
+    if let Some(text) = &mut config.text
+        && options.jax_texts
+        && text.layout == TextLayout::Openvision
+    {
+        text.layout = TextLayout::OpenvisionJax;
     }
     if let Some(size) = options.image_size {
         config = config.with_image_size(size);
@@ -77,8 +81,9 @@ impl Model {
             None => Isa::from_environment()?,
         };
         let image = ImageTower::new(&config.image, config.embed_dim);
-        let text = TextTower::new(&config.text, config.embed_dim);
-        let problems = check(named, &[&image.plan, &text.plan], &["visual.positional_embedding"]);
+        let text = config.text.map(|text| TextTower::new(&text, config.embed_dim));
+        let plans: Vec<_> = std::iter::once(&image.plan).chain(text.as_ref().map(|text| &text.plan)).collect();
+        let problems = check(named, &plans, &["visual.positional_embedding"]);
         if !problems.is_empty() {
             return Err(ModelError::Tensors { place: "the model".into(), problems });
         }
@@ -91,18 +96,35 @@ impl Model {
                 Ok::<_, ModelError>((Encoder::new(Tower::Image(image), store, shape, pool.threads()), hash))
             })
             .transpose()?;
-        let text = options
-            .text
-            .then(|| {
-                let (store, hash) = load(named, &text.plan, None, isa, &pool)?;
-                let shape = text_shape(&config);
-                Ok::<_, ModelError>((Encoder::new(Tower::Text(text), store, shape, pool.threads()), hash))
+        let text = text
+            .zip(config.text)
+            .filter(|_| options.text)
+            .map(|(tower, text)| {
+                let (store, hash) = load(named, &tower.plan, None, isa, &pool)?;
+                let shape = text_shape(&text);
+                Ok::<_, ModelError>((Encoder::new(Tower::Text(tower), store, shape, pool.threads()), hash))
             })
             .transpose()?;
         let logit_scale = named.scalar("logit_scale")?.unwrap_or((1.0f32 / 0.07).ln()).exp();
         let logit_bias = if config.family == Family::Siglip { named.scalar("logit_bias")? } else { None };
         let (notes, folder, tokenizer) = (Vec::new(), None, OnceLock::new());
         Ok(Model { config, notes, image, text, logit_scale, logit_bias, pool, isa, folder, tokenizer })
+    }
+
+    /// The model's folder, if it came from one.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// Loads the caption decoder.
+    ///
+    /// # Errors
+    /// There is none, or its file is broken.
+    pub fn captioner(&self) -> Result<Captioner, ModelError> {
+        match (self.config.decoder, &self.folder) {
+            (Some(decoder), Some(folder)) => Captioner::load(folder, decoder, self.isa, Arc::clone(&self.pool)),
+            _ => Err(ModelError::NoDecoder),
+        }
     }
 
     /// The instruction set in use.
@@ -138,6 +160,7 @@ impl Model {
     /// # Errors
     /// It was not loaded.
     pub fn text(&self) -> Result<&Encoder, ModelError> {
+        self.config.text()?;
         self.text.as_ref().map(|(encoder, _)| encoder).ok_or(ModelError::NoTower("text"))
     }
 
@@ -247,7 +270,7 @@ impl Model {
     /// # Errors
     /// The row does not fit the model.
     pub fn mark(&self, ids: &[u32]) -> Result<usize, ModelError> {
-        let text = &self.config.text;
+        let text = self.config.text()?;
         if ids.len() != text.context {
             return Err(ModelError::Input(format!("{} ids; the text tower takes {}", ids.len(), text.context)));
         }
@@ -286,8 +309,8 @@ fn image_shape(config: &ModelConfig) -> EncoderShape {
     }
 }
 
-fn text_shape(config: &ModelConfig) -> EncoderShape {
-    let (text, transformer) = (&config.text, &config.text.transformer);
+fn text_shape(text: &TextConfig) -> EncoderShape {
+    let transformer = &text.transformer;
     EncoderShape {
         tokens: text.context,
         width: transformer.width,
@@ -304,7 +327,8 @@ fn text_shape(config: &ModelConfig) -> EncoderShape {
 
 /// The tokenizer of a model.
 fn tokenizer(config: &ModelConfig, folder: Option<&Path>) -> Result<Box<dyn Tokenizer>, ModelError> {
-    let layout = match config.text.layout {
+    let text = config.text()?;
+    let layout = match text.layout {
         TextLayout::Openvision => token::TextLayout::OpenVision(OpenVisionVariant::Torch),
         TextLayout::OpenvisionJax => token::TextLayout::OpenVision(OpenVisionVariant::Jax),
         TextLayout::BertClassFirst => token::TextLayout::Bert(Clean::Whitespace, Separator::Strip),
@@ -315,7 +339,7 @@ fn tokenizer(config: &ModelConfig, folder: Option<&Path>) -> Result<Box<dyn Toke
             return Err(ModelError::config("the model", "text.layout", problem));
         }
     };
-    let recipe = TextRecipe { layout, context_length: config.text.context };
+    let recipe = TextRecipe { layout, context_length: text.context };
     let own = folder.map(|folder| token::from_folder(folder, &recipe)).transpose()?.flatten();
     Ok(match own {
         Some(tokenizer) => tokenizer,

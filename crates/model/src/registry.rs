@@ -2,14 +2,15 @@
 
 use crate::ModelError;
 use crate::config::{Family, ModelConfig};
-use crate::import::open_clip;
+use crate::import::{decoder, open_clip};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("presets/models/openvision.json", include_str!("../../../presets/models/openvision.json")),
+    ("presets/models/openvision2.json", include_str!("../../../presets/models/openvision2.json")),
     ("presets/models/clip.json", include_str!("../../../presets/models/clip.json")),
     ("presets/models/open_clip.json", include_str!("../../../presets/models/open_clip.json")),
     ("presets/models/siglip.json", include_str!("../../../presets/models/siglip.json")),
@@ -33,8 +34,11 @@ pub struct Entry {
 struct PresetFile {
     family: Family,
     licence: String,
-    preprocess_cfg: Value,
+    preprocess_cfg: Option<Value>,
     sizes: BTreeMap<String, Value>,
+    /// Caption decoders by size, in the words of `text_decoder_config.json`.
+    #[serde(default)]
+    decoders: BTreeMap<String, Value>,
     models: Vec<PresetModel>,
 }
 
@@ -70,10 +74,13 @@ fn read(place: &str, text: &str) -> Result<Vec<Entry>, ModelError> {
                 fields["vision_cfg"]["timm_model_name"] = timm.as_str().into();
             }
             fields["vision_cfg"]["image_size"] = model.image_size.into();
-            let preprocess = model.preprocess_cfg.as_ref().unwrap_or(&file.preprocess_cfg);
-            let source = open_clip::Source { place, model: &fields, preprocess: Some(preprocess) };
-            let recognised = open_clip::Reading { openvision: file.family == Family::Openvision, literal: false };
+            let preprocess = model.preprocess_cfg.as_ref().or(file.preprocess_cfg.as_ref());
+            let source = open_clip::Source { place, model: &fields, preprocess };
+            let vision_only = file.family == Family::Openvision2;
+            let openvision = vision_only || file.family == Family::Openvision;
+            let recognised = open_clip::Reading { openvision, vision_only, literal: false };
             let mut config = open_clip::config(&source, recognised)?;
+            config.decoder = file.decoders.get(&model.size).map(|fields| decoder::config(place, fields)).transpose()?;
             config.family = file.family;
             config.name = Some(model.name.clone());
             config.licence = Some(file.licence.clone());

@@ -1,12 +1,12 @@
 //! The two towers as wiring over an executor. One block serves every family, in inference and in training.
 
-use crate::config::{ImageConfig, ImagePooling, TextConfig, TextPooling, TransformerConfig};
+use crate::config::{ImageConfig, ImagePooling, ModelConfig, TextConfig, TextPooling, TransformerConfig};
 use openvision_kernels::act::Activation;
 use openvision_kernels::attention::Mask;
 use openvision_kernels::patch::PatchGrid;
 use openvision_tensor::{
-    Exec, Heads, Layout, LinearId, LinearSpec, NormId, ParamPlan, Patches, Pooling, Slot, TableId, TableSpec, Tap,
-    Tokens,
+    Blocks, Exec, Heads, Layout, LinearId, LinearSpec, NormId, ParamPlan, Patches, Pooling, Slot, TableId, TableSpec,
+    Tap, Tokens,
 };
 
 /// A pre-norm transformer block: x += attn(LN(x)); x += mlp(LN(x)).
@@ -48,7 +48,7 @@ impl Block {
         }
     }
 
-    fn forward(&self, ex: &mut dyn Exec, x: Slot, heads: Heads, activation: Activation) -> Slot {
+    fn forward(&self, ex: &mut dyn Blocks, x: Slot, heads: Heads, activation: Activation) -> Slot {
         let qkv = ex.norm_linear(x, self.attention_norm, self.qkv, Activation::None);
         let attended = ex.attention(qkv, heads);
         let x = ex.linear_add(x, attended, self.out);
@@ -59,21 +59,28 @@ impl Block {
 
 /// The blocks of a tower.
 #[derive(Clone, Debug)]
-struct Transformer {
+pub(crate) struct Transformer {
     blocks: Vec<Block>,
     heads: Heads,
     activation: Activation,
 }
 
 impl Transformer {
-    fn declare(plan: &mut ParamPlan, prefix: &str, config: &TransformerConfig, mask: Mask) -> Self {
+    /// `prefix` is what stands before the number of a block in its tensors' names.
+    pub(crate) fn declare(plan: &mut ParamPlan, prefix: &str, config: &TransformerConfig, mask: Mask) -> Self {
         Self {
-            blocks: (0..config.layers)
-                .map(|i| Block::declare(plan, &format!("{prefix}transformer.resblocks.{i}"), config))
-                .collect(),
+            blocks: (0..config.layers).map(|i| Block::declare(plan, &format!("{prefix}.{i}"), config)).collect(),
             heads: Heads { count: config.heads, width: config.head_width(), mask },
             activation: config.activation.into(),
         }
+    }
+
+    /// Runs all blocks.
+    pub(crate) fn run(&self, ex: &mut dyn Blocks, mut x: Slot) -> Slot {
+        for block in &self.blocks {
+            x = ex.block(x, &|ex, x| block.forward(ex, x, self.heads, self.activation));
+        }
+        x
     }
 
     /// Runs blocks as far as is wanted and shows what is on the way; gives the tokens where an embedding is wanted.
@@ -199,7 +206,8 @@ impl ImageTower {
             convolution: plan.linear(convolution),
         };
         let pre_norm = config.pre_norm.then(|| plan.norm("visual.ln_pre", width, epsilon));
-        let transformer = Transformer::declare(&mut plan, "visual.", &config.transformer, Mask::None);
+        let transformer =
+            Transformer::declare(&mut plan, "visual.transformer.resblocks", &config.transformer, Mask::None);
         let final_norm = plan.norm("visual.ln_post", width, epsilon);
         let projection = config.projected.then(|| plan.linear(projection("visual.proj", width, embed_dim)));
         let attention_head = (config.pooling == ImagePooling::AttentionHead)
@@ -269,7 +277,7 @@ impl TextTower {
         let words = TableSpec { name: "token_embedding.weight".into(), rows: config.vocabulary, width, flat: false };
         let positions = TableSpec { name: "positional_embedding".into(), rows: config.context, width, flat: false };
         let tokens = Tokens { table: plan.table(words), positions: plan.table(positions), length: config.context };
-        let transformer = Transformer::declare(&mut plan, "", &config.transformer, config.mask());
+        let transformer = Transformer::declare(&mut plan, "transformer.resblocks", &config.transformer, config.mask());
         let final_norm = plan.norm("ln_final", width, config.transformer.epsilon);
         let projection = plan.linear(match config.projection_bias {
             false => projection("text_projection", width, embed_dim),
@@ -303,20 +311,28 @@ impl TextTower {
     }
 }
 
+/// The parameters of a model's towers, image first.
+pub fn plans(config: &ModelConfig) -> Vec<ParamPlan> {
+    let image = ImageTower::new(&config.image, config.embed_dim).plan;
+    let text = config.text.iter().map(|text| TextTower::new(text, config.embed_dim).plan);
+    std::iter::once(image).chain(text).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decoder::Decoder;
     use crate::registry;
 
     #[test]
     fn plans_and_configurations_count_the_same() {
         for entry in registry::all() {
-            let config = &entry.config;
-            let image = ImageTower::new(&config.image, config.embed_dim).plan;
-            let text = TextTower::new(&config.text, config.embed_dim).plan;
-            let counts = config.parameters();
-            assert_eq!(image.parameters(), counts.image + counts.position + counts.projection, "{}", entry.name);
-            assert_eq!(text.parameters(), counts.text, "{}", entry.name);
+            let plans = plans(&entry.config);
+            let counts = entry.config.parameters();
+            assert_eq!(plans[0].parameters(), counts.image + counts.position + counts.projection, "{}", entry.name);
+            assert_eq!(plans.get(1).map_or(0, ParamPlan::parameters), counts.text, "{}", entry.name);
+            let decoder = entry.config.decoder.map_or(0, |decoder| Decoder::new(&decoder).plan.parameters());
+            assert_eq!(decoder, counts.decoder, "{}", entry.name);
         }
     }
 }

@@ -92,7 +92,7 @@ impl<'a> Bench<'a> {
             Tower::Text => {
                 model.text()?;
                 // No text, but as many ids: what they are costs nothing.
-                let text = &model.config.text;
+                let text = model.config.text()?;
                 let mut ids: Vec<u32> = (0..text.context).map(|i| (i % text.vocabulary) as u32).collect();
                 if let (TextPooling::FirstOf(end), Some(last)) = (text.pooling, ids.last_mut()) {
                     *last = end;
@@ -111,7 +111,7 @@ impl<'a> Bench<'a> {
     pub fn set_inputs(&mut self, bytes: &[u8]) -> Result<usize, Error> {
         let length = match self.tower {
             Tower::Image => 3 * self.model.config.image.height * self.model.config.image.width,
-            Tower::Text => self.model.config.text.context,
+            Tower::Text => self.model.config.text()?.context,
         };
         let (words, rest) = bytes.as_chunks::<4>();
         if !rest.is_empty() || words.is_empty() || !words.len().is_multiple_of(length) {

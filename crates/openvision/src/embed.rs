@@ -1,19 +1,19 @@
 //! `embed`: pictures and texts to vectors, into a file or to a reader.
 
+use crate::inputs::Input;
 use crate::interrupt::Interrupt;
 use crate::output::{Entry, Journal, Meta};
 use crate::pictures::{ItemError, Layer, Run, Want};
 use crate::{Error, Model};
 use openvision_io::image::Limits;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 /// What to embed.
 pub struct Job<'a> {
     /// The model, with the towers that the inputs need.
     pub model: &'a Model,
-    /// Picture files.
-    pub files: Vec<PathBuf>,
+    /// Pictures.
+    pub files: Vec<Input>,
     /// Texts.
     pub texts: Vec<String>,
     /// What is wanted.
@@ -100,6 +100,9 @@ impl Job<'_> {
             _ => vec![config.embed_dim],
         };
         if !self.files.is_empty() {
+            if !matches!(self.want, Content::Tokens { .. }) {
+                self.model.config.check_pooled()?;
+            }
             fingerprints.insert("image".to_owned(), self.model.image_fingerprint()?);
             // The class token is no patch.
             let patches = config.image.tokens() - config.image.leading();
@@ -108,8 +111,9 @@ impl Job<'_> {
         }
         if !self.texts.is_empty() {
             fingerprints.insert("text".to_owned(), self.model.text_fingerprint()?);
-            shapes.insert(shape(config.text.context, config.text.transformer.width));
-            self.want.want(config.text.transformer.layers, 0)?;
+            let text = config.text()?;
+            shapes.insert(shape(text.context, text.transformer.width));
+            self.want.want(text.transformer.layers, 0)?;
         }
         if shapes.len() > 1 {
             return Err(Error::Usage("tokens of pictures and of texts differ in shape: run twice".into()));
@@ -130,8 +134,8 @@ impl Job<'_> {
     }
 
     fn pictures(&self, finished: &BTreeSet<Entry>, take: Take, summary: &mut Summary) -> Result<(), Error> {
-        let entry = |file: &PathBuf| Entry { kind: "image".into(), input: file.to_string_lossy().into_owned() };
-        let left: Vec<PathBuf> = self.files.iter().filter(|file| !finished.contains(&entry(file))).cloned().collect();
+        let entry = |file: &Input| Entry { kind: "image".into(), input: file.name().into_owned() };
+        let left: Vec<Input> = self.files.iter().filter(|file| !finished.contains(&entry(file))).cloned().collect();
         summary.skipped += self.files.len() - left.len();
         if left.is_empty() {
             return Ok(());
@@ -156,7 +160,7 @@ impl Job<'_> {
         let rows: Vec<_> = left.iter().map(|text| tokenizer.encode(text)).collect();
         summary.truncated += rows.iter().filter(|row| row.dropped > 0).count();
         let ids: Vec<Vec<u32>> = rows.into_iter().map(|row| row.ids).collect();
-        let want = self.want.want(self.model.config.text.transformer.layers, 0)?;
+        let want = self.want.want(self.model.config.text()?.transformer.layers, 0)?;
         let run = Run { model: self.model, limits: self.limits, want, interrupt: self.interrupt };
         run.ids(&ids, &mut |index, outcome| {
             summary.count(&outcome);

@@ -1,22 +1,87 @@
-//! From arguments to a list of files: files, folders, patterns, lists on standard input.
+//! From arguments to a list of pictures: files, folders, patterns, lists on standard input, entries of shards.
 
 use crate::Error;
+use crate::pictures::ItemError;
+use openvision_io::data::tar::Tar;
+use openvision_io::image::{self, ImageError, Limits, Picture};
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// Endings of files that are taken from folders; files named one by one are always taken.
-const PICTURE_ENDINGS: [&str; 9] = ["jpg", "jpeg", "jpe", "png", "webp", "bmp", "gif", "tif", "tiff"];
+/// Endings of pictures in folders and shards; files named one by one are always taken.
+const PICTURE_ENDINGS: [&str; 12] =
+    ["jpg", "jpeg", "jpe", "png", "webp", "bmp", "gif", "tif", "tiff", "heic", "heif", "avif"];
 
 /// Longest list on standard input.
 const LONGEST_LIST: u64 = 1 << 30;
 
+/// One picture to read. Its name is what results, errors and journals call it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Input {
+    /// A file.
+    File(PathBuf),
+    /// An entry of a tar archive.
+    Entry {
+        /// The archive.
+        tar: Arc<Tar>,
+        /// The entry.
+        index: usize,
+        /// How many entries of this name come before it: a second one is another input.
+        earlier: u32,
+    },
+    /// What could not be opened, or what an archive lost; it takes part so that it is reported in its place.
+    Broken {
+        /// What it would have been called.
+        name: String,
+        /// What is wrong with it.
+        error: ItemError,
+    },
+}
+
+impl Input {
+    /// `FILE`, `SHARD.tar/ENTRY`.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self {
+            Input::File(path) => path.to_string_lossy(),
+            Input::Entry { tar, index, earlier } => {
+                let entry = tar.entry(*index);
+                let name = format!("{}/{}", tar.path().display(), printable(&entry.name));
+                Cow::Owned(if *earlier == 0 { name } else { format!("{name}#{}", earlier + 1) })
+            }
+            Input::Broken { name, .. } => name.into(),
+        }
+    }
+
+    /// Reads and decodes the picture.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no picture. The message has the name.
+    pub fn read(&self, limits: &Limits) -> Result<Picture, ItemError> {
+        let bytes = match self {
+            Input::File(path) => return Ok(image::read(path, limits)?),
+            Input::Entry { tar, index, .. } => tar.read(*index, limits.max_bytes)?,
+            Input::Broken { error, .. } => return Err(error.clone()),
+        };
+        let named = |source| ImageError::File { path: self.name().as_ref().into(), source: Box::new(source) };
+        Ok(image::decode(&bytes, limits).map_err(named)?)
+    }
+}
+
+/// A name from inside a foreign file goes to terminals and logs: no control characters.
+fn printable(name: &str) -> Cow<'_, str> {
+    if name.contains(char::is_control) { name.replace(char::is_control, "\u{fffd}").into() } else { name.into() }
+}
+
 /// Expands arguments, in order. A folder gives its pictures, recursively and sorted by path; `-` reads a list of
-/// paths, one a line or separated by NUL. What does not exist stays in the list, so that it is reported like any
-/// other broken input.
+/// paths, one a line or separated by NUL; a `.tar` file gives the pictures in it. What does not exist stays in the list,
+/// so that it is reported like any other broken input.
 ///
 /// # Errors
 /// Standard input cannot be read, a folder cannot be listed, or nothing at all was found.
-pub fn expand(arguments: &[String], nul_separated: bool) -> Result<Vec<PathBuf>, Error> {
+pub fn expand(arguments: &[String], nul_separated: bool) -> Result<Vec<Input>, Error> {
     let mut files = Vec::new();
     for argument in arguments {
         if argument == "-" {
@@ -34,6 +99,34 @@ pub fn expand(arguments: &[String], nul_separated: bool) -> Result<Vec<PathBuf>,
     Ok(files)
 }
 
+/// The arguments as paths: patterns expanded, `-` read from standard input, folders and shards as they are.
+///
+/// # Errors
+/// Standard input cannot be read, a pattern is malformed, or nothing at all was found.
+pub fn paths(arguments: &[String], nul_separated: bool) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
+    for argument in arguments {
+        match argument.as_str() {
+            "-" => found.extend(standard_input(nul_separated)?.into_iter().map(PathBuf::from)),
+            _ => found.extend(matching(argument)?),
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::Usage(format!("nothing found: {}", arguments.join(", "))));
+    }
+    Ok(found)
+}
+
+/// The files that a pattern names, or the argument itself where it is none.
+fn matching(argument: &str) -> Result<Vec<PathBuf>, Error> {
+    let path = Path::new(argument);
+    if path.exists() || !argument.contains(['*', '?', '[']) {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let pattern = glob::glob(argument).map_err(|e| Error::Usage(format!("pattern '{argument}': {e}")))?;
+    pattern.map(|found| found.map_err(|e| Error::File { path: e.path().into(), source: e.into() })).collect()
+}
+
 fn standard_input(nul_separated: bool) -> Result<Vec<String>, Error> {
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(LONGEST_LIST).read_to_end(&mut bytes).map_err(Error::Stdin)?;
@@ -42,31 +135,64 @@ fn standard_input(nul_separated: bool) -> Result<Vec<String>, Error> {
     Ok(bytes.split(|b| *b == separator).filter(|part| !part.is_empty()).map(text).collect())
 }
 
-fn one(argument: &str, files: &mut Vec<PathBuf>) -> Result<(), Error> {
-    let path = Path::new(argument);
-    if path.is_dir() {
-        return folder(path, files);
+fn one(argument: &str, files: &mut Vec<Input>) -> Result<(), Error> {
+    for path in matching(argument)? {
+        if path.is_dir() { folder(&path, files)? } else { file(path, files) }
     }
-    if !path.exists() && argument.contains(['*', '?', '[']) {
-        let pattern = glob::glob(argument).map_err(|e| Error::Usage(format!("pattern '{argument}': {e}")))?;
-        for found in pattern {
-            let found = found.map_err(|e| Error::File { path: e.path().into(), source: e.into() })?;
-            if found.is_dir() { folder(&found, files)? } else { files.push(found) }
-        }
-        return Ok(());
-    }
-    files.push(path.to_path_buf());
     Ok(())
 }
 
-fn folder(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Error> {
-    let is_picture = |path: &Path| {
-        let ending = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
+fn ending(path: &Path) -> String {
+    path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).unwrap_or_default()
+}
+
+/// Whether a name ends as pictures do.
+pub(crate) fn is_picture(path: &Path) -> bool {
+    PICTURE_ENDINGS.contains(&ending(path).as_str())
+}
+
+/// A named file: a shard gives what is in it, everything else is taken for a picture.
+fn file(path: PathBuf, files: &mut Vec<Input>) {
+    let name = path.to_string_lossy().to_ascii_lowercase();
+    if [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz"].iter().any(|end| name.ends_with(end)) {
+        shard(&path, files);
+    } else {
+        files.push(Input::File(path));
+    }
+}
+
+/// The pictures of a tar archive, and at the end what is wrong with it. Files that macOS puts beside the real ones
+/// (`._NAME`) are no pictures.
+fn shard(path: &Path, files: &mut Vec<Input>) {
+    let mut tar = match Tar::open(path) {
+        Ok(tar) => tar,
+        Err(error) => return files.push(Input::Broken { name: path.display().to_string(), error: error.into() }),
     };
+    let defects = tar.take_defects();
+    let tar = Arc::new(tar);
+    let mut seen: HashMap<Cow<str>, u32> = HashMap::new();
+    for (index, entry) in tar.entries().enumerate() {
+        let inside = Path::new(entry.name.as_ref());
+        let hidden = inside.file_name().is_some_and(|name| name.to_string_lossy().starts_with("._"));
+        if is_picture(inside) && !hidden {
+            let count = seen.entry(entry.name).or_default();
+            files.push(Input::Entry { tar: Arc::clone(&tar), index, earlier: *count });
+            *count += 1;
+        }
+    }
+    let broken = |error: openvision_io::data::tar::TarError| Input::Broken {
+        name: path.display().to_string(),
+        error: error.into(),
+    };
+    files.extend(defects.into_iter().map(broken));
+}
+
+fn folder(path: &Path, files: &mut Vec<Input>) -> Result<(), Error> {
     for entry in walkdir::WalkDir::new(path).follow_links(true).sort_by_file_name() {
         match entry {
-            Ok(entry) if entry.file_type().is_file() && is_picture(entry.path()) => files.push(entry.into_path()),
+            Ok(entry) if entry.file_type().is_file() && is_picture(entry.path()) => {
+                files.push(Input::File(entry.into_path()))
+            }
             Ok(_) => {}
             // A loop of links or a folder without permission: named, and the rest goes on.
             Err(error) => {
@@ -104,7 +230,8 @@ mod tests {
         }
         let names = |arguments: &[String]| -> Vec<String> {
             let files = expand(arguments, false).unwrap();
-            files.iter().map(|f| f.strip_prefix(folder.path()).unwrap().display().to_string()).collect()
+            let root = format!("{}/", folder.path().display());
+            files.iter().map(|f| f.name().strip_prefix(&root).unwrap().to_owned()).collect()
         };
         let root = folder.path().display().to_string();
         assert_eq!(names(std::slice::from_ref(&root)), ["a.png", "b.JPG", "sub/c.webp"]);

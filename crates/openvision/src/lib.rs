@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod caption;
 pub mod classify;
 pub mod embed;
 mod error;

@@ -1,15 +1,17 @@
 //! Many picture files through the image tower: decoded and encoded on every thread, given out in order.
 
+use crate::inputs::Input;
 use crate::interrupt::Interrupt;
 use crate::{Error, Model};
-use openvision_io::image::{self, ImageError, Limits};
+use openvision_io::data::tar::TarError;
+use openvision_io::image::{ImageError, Limits};
 use openvision_io::preprocess::PreprocessError;
 use openvision_kernels::vector::{Rows, normalize};
 use openvision_model::tower::Until;
 use openvision_model::{Fill, Item, Pass};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is wanted of each input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,19 +36,28 @@ pub struct Layer {
 }
 
 /// Why one input gave no vector.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ItemError {
     /// The file is not a picture that can be decoded.
-    #[error(transparent)]
-    Image(#[from] ImageError),
+    #[error("{0}")]
+    Image(Arc<ImageError>),
+    /// The archive that holds the picture.
+    #[error("{0}")]
+    Tar(Arc<TarError>),
     /// The picture cannot be brought to the model's size.
     #[error("{path}: {source}")]
     Preprocess {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: PreprocessError,
+        source: Arc<PreprocessError>,
+    },
+    /// A sample of a shard has no field with a picture's ending.
+    #[error("{path}: no picture among its fields")]
+    NoPicture {
+        /// The sample.
+        path: PathBuf,
     },
     /// The model gave a value that is no finite number.
     #[error("{path}: the model's output is not finite; the weights may be broken (`openvision models verify`)")]
@@ -56,12 +67,26 @@ pub enum ItemError {
     },
 }
 
+impl From<ImageError> for ItemError {
+    fn from(error: ImageError) -> Self {
+        ItemError::Image(Arc::new(error))
+    }
+}
+
+impl From<TarError> for ItemError {
+    fn from(error: TarError) -> Self {
+        ItemError::Tar(Arc::new(error))
+    }
+}
+
 impl ItemError {
     /// A stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {
             ItemError::Image(error) => error.code(),
+            ItemError::Tar(error) => error.code(),
             ItemError::Preprocess { .. } => "cannot_preprocess",
+            ItemError::NoPicture { .. } => "no_picture",
             ItemError::NotFinite { .. } => "not_finite",
         }
     }
@@ -118,27 +143,25 @@ fn lock<'a, 'b>(mutex: &'a Mutex<InOrder<'b>>) -> MutexGuard<'a, InOrder<'b>> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Decodes a file and brings it to the model's pixels, [3, height, width].
+/// Decodes a picture and brings it to the model's pixels, [3, height, width].
 ///
 /// # Errors
-/// The file is no picture, or cannot be resized.
-pub fn read_pixels(model: &Model, path: &Path, limits: &Limits, out: &mut [f32]) -> Result<(), ItemError> {
-    let picture = image::read(path, limits)?;
+/// It is no picture, or cannot be resized.
+pub fn read_pixels(model: &Model, input: &Input, limits: &Limits, out: &mut [f32]) -> Result<(), ItemError> {
+    let picture = input.read(limits)?;
     let preprocess = &model.config.preprocess;
-    preprocess.to_tensor(&picture, out).map_err(|source| ItemError::Preprocess { path: path.into(), source })
+    let named = |source| ItemError::Preprocess { path: input.name().as_ref().into(), source: Arc::new(source) };
+    preprocess.to_tensor(&picture, out).map_err(named)
 }
 
 impl Run<'_> {
-    /// Runs over picture files.
+    /// Runs over pictures.
     ///
     /// # Errors
     /// The model has no image tower, or `emit` failed. Broken pictures are outcomes, not errors.
-    pub fn files(&self, files: &[PathBuf], emit: Emit) -> Result<(), Error> {
-        let fill = |index: usize, item: Item| match read_pixels(self.model, &files[index], &self.limits, item.pixels) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(error),
-        };
-        self.run(Kind::Image, files.len(), &fill, &|index| files[index].clone(), emit)
+    pub fn files(&self, files: &[Input], emit: Emit) -> Result<(), Error> {
+        let fill = |index: usize, item: Item| read_pixels(self.model, &files[index], &self.limits, item.pixels);
+        self.run(Kind::Image, files.len(), &fill, &|index| files[index].name().as_ref().into(), emit)
     }
 
     /// Runs over rows of token ids.
@@ -201,6 +224,9 @@ impl Run<'_> {
             },
             observe: if matches!(self.want, Want::Tokens(_)) { Some(&observe) } else { None },
         };
+        if kind == Kind::Image && !matches!(self.want, Want::Tokens(_)) {
+            self.model.config.check_pooled()?;
+        }
         let encoder = match kind {
             Kind::Image => self.model.image()?,
             Kind::Text => self.model.text()?,
@@ -222,12 +248,12 @@ impl Run<'_> {
     fn tokens(&self, kind: Kind) -> usize {
         match kind {
             Kind::Image => self.model.config.image.tokens(),
-            Kind::Text => self.model.config.text.context,
+            Kind::Text => self.model.config.text.map_or(0, |text| text.context),
         }
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Image,
     Text,

@@ -1,11 +1,12 @@
 //! `rank`: pictures in the order of their similarity to a text or a picture.
 
+use crate::inputs::Input;
 use crate::interrupt::Interrupt;
 use crate::pictures::{ItemError, Run, Want};
 use crate::{Error, Model};
 use openvision_io::image::Limits;
 use openvision_kernels::vector::Rows;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What pictures are compared with.
 pub enum Query<'a> {
@@ -16,10 +17,10 @@ pub enum Query<'a> {
 }
 
 /// A picture and its similarity to the query.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Ranked {
     /// The picture.
-    pub file: PathBuf,
+    pub input: Input,
     /// Cosine.
     pub score: f32,
 }
@@ -36,7 +37,7 @@ impl Query<'_> {
                 let mut found = Err(Error::Usage("the query picture gave nothing".into()));
                 let interrupt = Interrupt::default();
                 let run = Run { model, limits, want: Want::Unit, interrupt: &interrupt };
-                run.files(&[path.to_path_buf()], &mut |_, outcome| {
+                run.files(&[Input::File(path.to_path_buf())], &mut |_, outcome| {
                     found = outcome.map_err(|error| Error::Usage(format!("--image: {error}")));
                     Ok(())
                 })?;
@@ -53,7 +54,7 @@ pub type Hear<'a> = &'a mut (dyn FnMut(usize, Option<&ItemError>) -> Result<(), 
 ///
 /// # Errors
 /// The query cannot be embedded, or `report` failed. Broken pictures are reported and left out.
-pub fn rank(run: &Run, query: &Query, files: &[PathBuf], top: usize, report: Hear) -> Result<Vec<Ranked>, Error> {
+pub fn rank(run: &Run, query: &Query, files: &[Input], top: usize, report: Hear) -> Result<Vec<Ranked>, Error> {
     let query = query.embedding(run.model, run.limits)?;
     let (mut rows, mut kept) = (Vec::new(), Vec::new());
     run.files(files, &mut |index, outcome| {
@@ -64,5 +65,5 @@ pub fn rank(run: &Run, query: &Query, files: &[PathBuf], top: usize, report: Hea
         report(index, outcome.as_ref().err())
     })?;
     let hits = openvision_index::nearest(run.model.isa(), Rows::new(&rows, kept.len(), query.len()), &query, top);
-    Ok(hits.into_iter().map(|hit| Ranked { file: files[kept[hit.row]].clone(), score: hit.score }).collect())
+    Ok(hits.into_iter().map(|hit| Ranked { input: files[kept[hit.row]].clone(), score: hit.score }).collect())
 }

@@ -47,6 +47,12 @@ fn examine(path: &Path, options: &LoadOptions, pool: &Arc<Pool>, report: &mut Re
     drop(description);
     let model = Model::load(path, options, Arc::clone(pool)).map_err(text)?;
     report.checked.push("every tensor is there, has its shape and holds finite numbers".into());
+    if counts.decoder > 0 {
+        model.captioner().map_err(text)?;
+        report
+            .checked
+            .push(format!("caption decoder: {} parameters, every tensor holds finite numbers", counts.decoder));
+    }
     let scale = model.logit_scale();
     if !(scale.is_finite() && (0.1..=1e4).contains(&scale)) {
         report.problems.push(format!("the logit scale is {scale}; 14 to 100 is usual"));
@@ -67,17 +73,22 @@ fn examine(path: &Path, options: &LoadOptions, pool: &Arc<Pool>, report: &mut Re
     Ok(())
 }
 
-/// Embeddings of a made-up picture and of a text.
-fn outputs(model: &Model) -> Result<(Vec<f32>, Vec<f32>), openvision_model::ModelError> {
+/// Embeddings of a made-up picture and, where there is a text tower, of a text.
+type Outputs = (Vec<f32>, Option<Vec<f32>>);
+
+fn outputs(model: &Model) -> Result<Outputs, openvision_model::ModelError> {
     let image = &model.config.image;
     let pixels: Vec<f32> =
         (0..3 * image.height * image.width).map(|i| ((i * 7919 % 2003) as f32 / 1001.0 - 1.0) * 1.5).collect();
-    let (text, _) = model.encode_texts(&["a photo of a red bicycle"])?;
+    let text = match model.config.text {
+        Some(_) => Some(model.encode_texts(&["a photo of a red bicycle"])?.0),
+        None => None,
+    };
     Ok((model.encode_pixels(&pixels)?, text))
 }
 
-fn check_outputs((image, text): &(Vec<f32>, Vec<f32>), report: &mut Report) {
-    for (name, values) in [("picture", image), ("text", text)] {
+fn check_outputs((image, text): &Outputs, report: &mut Report) {
+    for (name, values) in std::iter::once(("picture", image)).chain(text.iter().map(|text| ("text", text))) {
         if values.iter().any(|v| !v.is_finite()) {
             report.problems.push(format!("self-test: the embedding of a {name} is not finite"));
         } else if values.iter().all(|v| *v == 0.0) {

@@ -1,6 +1,6 @@
 //! The inference executor: runs on one thread as a member of a team, keeps nothing, allocates nothing once warm.
 
-use crate::exec::{Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
+use crate::exec::{Blocks, Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
 use crate::{CpuStore, LinearId, NormId, TableId};
 use openvision_kernels::act::Activation;
 use openvision_kernels::attention::{AttentionShape, attention, gather, probe_attention};
@@ -30,22 +30,37 @@ struct SlotData {
 
 /// Rows of a slot on this member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct SlotShape {
-    rows: usize,
-    width: usize,
-    stride: usize,
+pub(crate) struct SlotShape {
+    pub(crate) rows: usize,
+    pub(crate) width: usize,
+    pub(crate) stride: usize,
     /// Tokens of each sequence (1 after pooling).
-    tokens: usize,
+    pub(crate) tokens: usize,
 }
 
 /// Distance between rows: rows whose length is a multiple of 1 KiB would fall into the same few cache sets.
-fn row_stride(width: usize) -> usize {
+pub(crate) fn row_stride(width: usize) -> usize {
     let stride = width.next_multiple_of(16);
     if stride.is_multiple_of(256) { stride + 16 } else { stride }
 }
 
 impl Arena {
-    fn take(&mut self, shape: SlotShape) -> (Slot, Buffer) {
+    /// Forgets all slots; their memory stays.
+    pub(crate) fn clear(&mut self) {
+        self.live = 0;
+    }
+
+    /// The slots in use, for [`Arena::release`].
+    pub(crate) fn mark(&self) -> usize {
+        self.live
+    }
+
+    /// Forgets the slots since a mark.
+    pub(crate) fn release(&mut self, mark: usize) {
+        self.live = mark;
+    }
+
+    pub(crate) fn take(&mut self, shape: SlotShape) -> (Slot, Buffer) {
         if self.live == self.slots.len() {
             self.slots.push(SlotData::default());
         }
@@ -58,16 +73,21 @@ impl Arena {
         (slot, data)
     }
 
-    fn put(&mut self, slot: Slot, data: Buffer) {
+    /// The memory of a slot, until it is put back.
+    pub(crate) fn lend(&mut self, slot: Slot) -> Buffer {
+        std::mem::take(&mut self.slots[slot.0].data)
+    }
+
+    pub(crate) fn put(&mut self, slot: Slot, data: Buffer) {
         self.slots[slot.0].data = data;
     }
 
-    fn shape(&self, slot: Slot) -> SlotShape {
+    pub(crate) fn shape(&self, slot: Slot) -> SlotShape {
         assert!(slot.0 < self.live, "slot {} was used after its block ended", slot.0);
         self.slots[slot.0].shape
     }
 
-    fn rows(&self, slot: Slot) -> Rows<'_> {
+    pub(crate) fn rows(&self, slot: Slot) -> Rows<'_> {
         let shape = self.shape(slot);
         Rows::strided(&self.slots[slot.0].data, shape.rows, shape.width, shape.stride)
     }
@@ -109,7 +129,7 @@ impl<'a> CpuExec<'a> {
         taps: Option<TapSink<'a>>,
     ) -> Self {
         assert!(member.size() == 1 || input.sequences == 1, "a team works on one sequence");
-        arena.live = 0;
+        arena.clear();
         Self { isa: store.isa(), store, member, arena, input, taps }
     }
 
@@ -154,47 +174,7 @@ impl<'a> CpuExec<'a> {
     }
 }
 
-impl Exec for CpuExec<'_> {
-    fn embed_patches(&mut self, patches: Patches) -> Slot {
-        let Patches { grid, convolution, class, positions } = patches;
-        let linear = self.store.linear(convolution);
-        let (length, width) = (grid.patch_length(), linear.weights.n());
-        let extra = usize::from(class.is_some());
-        let tokens = grid.patches() + extra;
-        let store = self.store;
-        // The class token has no pixels: its product is with a row of zeros, which adds nothing to its embedding.
-        let bias = if extra == 1 { linear.bias() } else { None };
-        let x = self.fill_rows(tokens, width, |_, _, token, row| {
-            row.copy_from_slice(&store.table(positions)[token * width..][..width]);
-            if let (0, Some(class)) = (token, class) {
-                for (i, (value, class)) in row.iter_mut().zip(store.table(class)).enumerate() {
-                    *value += class - bias.map_or(0.0, |bias| bias[i]);
-                }
-            }
-        });
-        let mark = self.arena.live;
-        let pixels_of_one = 3 * grid.height * grid.width;
-        let rows = self.fill_rows(tokens, length, |ex, sequence, token, row| match token.checked_sub(extra) {
-            Some(index) => patch_row(grid, &ex.input.pixels[sequence * pixels_of_one..][..pixels_of_one], index, row),
-            None => row.fill(0.0),
-        });
-        let x = self.linear_add(x, rows, convolution);
-        self.arena.live = mark;
-        x
-    }
-
-    fn embed_tokens(&mut self, tokens: Tokens) -> Slot {
-        let (table, positions) = (self.store.table(tokens.table), self.store.table(tokens.positions));
-        let width = self.store.table_width(tokens.table);
-        self.fill_rows(tokens.length, width, |ex, sequence, token, row| {
-            let id = ex.input.ids[sequence * tokens.length + token] as usize;
-            let (word, position) = (&table[id * width..][..width], &positions[token * width..][..width]);
-            for ((value, word), position) in row.iter_mut().zip(word).zip(position) {
-                *value = word + position;
-            }
-        })
-    }
-
+impl Blocks for CpuExec<'_> {
     fn layer_norm(&mut self, x: Slot, norm: NormId) -> Slot {
         let SlotShape { rows, width, tokens, .. } = self.arena.shape(x);
         let (slot, mut data, shape) = self.new_slot(rows, width, tokens);
@@ -215,7 +195,7 @@ impl Exec for CpuExec<'_> {
 
     fn linear_add(&mut self, residual: Slot, x: Slot, linear: LinearId) -> Slot {
         let shape = self.arena.shape(residual);
-        let mut data = std::mem::take(&mut self.arena.slots[residual.0].data);
+        let mut data = self.arena.lend(residual);
         let out = RowsMut::strided(&mut data, shape.rows, shape.width, shape.stride);
         gemm(self.isa, self.arena.rows(x), self.store.linear(linear), out, Output::Add);
         self.arena.put(residual, data);
@@ -232,6 +212,56 @@ impl Exec for CpuExec<'_> {
         self.arena.scratch = scratch;
         self.arena.put(slot, data);
         slot
+    }
+
+    fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Blocks, Slot) -> Slot) -> Slot {
+        let mark = self.arena.mark();
+        let out = body(self, x);
+        assert_eq!(out, x, "a block of this executor works in place");
+        self.arena.release(mark);
+        out
+    }
+}
+
+impl Exec for CpuExec<'_> {
+    fn embed_patches(&mut self, patches: Patches) -> Slot {
+        let Patches { grid, convolution, class, positions } = patches;
+        let linear = self.store.linear(convolution);
+        let (length, width) = (grid.patch_length(), linear.weights.n());
+        let extra = usize::from(class.is_some());
+        let tokens = grid.patches() + extra;
+        let store = self.store;
+        // The class token has no pixels: its product is with a row of zeros, which adds nothing to its embedding.
+        let bias = if extra == 1 { linear.bias() } else { None };
+        let x = self.fill_rows(tokens, width, |_, _, token, row| {
+            row.copy_from_slice(&store.table(positions)[token * width..][..width]);
+            if let (0, Some(class)) = (token, class) {
+                for (i, (value, class)) in row.iter_mut().zip(store.table(class)).enumerate() {
+                    *value += class - bias.map_or(0.0, |bias| bias[i]);
+                }
+            }
+        });
+        let mark = self.arena.mark();
+        let pixels_of_one = 3 * grid.height * grid.width;
+        let rows = self.fill_rows(tokens, length, |ex, sequence, token, row| match token.checked_sub(extra) {
+            Some(index) => patch_row(grid, &ex.input.pixels[sequence * pixels_of_one..][..pixels_of_one], index, row),
+            None => row.fill(0.0),
+        });
+        let x = self.linear_add(x, rows, convolution);
+        self.arena.release(mark);
+        x
+    }
+
+    fn embed_tokens(&mut self, tokens: Tokens) -> Slot {
+        let (table, positions) = (self.store.table(tokens.table), self.store.table(tokens.positions));
+        let width = self.store.table_width(tokens.table);
+        self.fill_rows(tokens.length, width, |ex, sequence, token, row| {
+            let id = ex.input.ids[sequence * tokens.length + token] as usize;
+            let (word, position) = (&table[id * width..][..width], &positions[token * width..][..width]);
+            for ((value, word), position) in row.iter_mut().zip(word).zip(position) {
+                *value = word + position;
+            }
+        })
     }
 
     fn probe(&mut self, table: TableId) -> Slot {
@@ -284,14 +314,6 @@ impl Exec for CpuExec<'_> {
         }
         self.arena.put(slot, data);
         slot
-    }
-
-    fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Exec, Slot) -> Slot) -> Slot {
-        let mark = self.arena.live;
-        let out = body(self, x);
-        assert_eq!(out, x, "a block of this executor works in place");
-        self.arena.live = mark;
-        out
     }
 
     fn tap(&mut self, tap: Tap, x: Slot) {

@@ -68,14 +68,10 @@ pub enum Tap {
     Pooled,
 }
 
-/// Operations of a tower. Rows are `[sequences × tokens, D]` unless said otherwise; inputs belong to the executor.
+/// Operations of a transformer block. Rows are `[sequences × tokens, D]`.
 ///
 /// What an operation saves for its backward is the training executor's business and is documented there.
-pub trait Exec {
-    /// Patches of the input pictures, embedded: [pictures × (class + patches), D].
-    fn embed_patches(&mut self, patches: Patches) -> Slot;
-    /// Tokens of the input texts, embedded: [texts × length, D].
-    fn embed_tokens(&mut self, tokens: Tokens) -> Slot;
+pub trait Blocks {
     /// Layer norm of every row.
     fn layer_norm(&mut self, x: Slot, norm: NormId) -> Slot;
     /// act(LN(x) W + b).
@@ -86,6 +82,17 @@ pub trait Exec {
     fn linear_add(&mut self, residual: Slot, x: Slot, linear: LinearId) -> Slot;
     /// Self-attention within each sequence over fused rows [q | k | v]; gives [same rows, D].
     fn attention(&mut self, qkv: Slot, heads: Heads) -> Slot;
+    /// Runs a block: temporaries end with it, and a training executor may keep only `x` and the result, and compute
+    /// the rest again from its own records. The result is a new slot, or `x` itself reused.
+    fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Blocks, Slot) -> Slot) -> Slot;
+}
+
+/// Operations of a whole tower. Inputs belong to the executor.
+pub trait Exec: Blocks {
+    /// Patches of the input pictures, embedded: [pictures × (class + patches), D].
+    fn embed_patches(&mut self, patches: Patches) -> Slot;
+    /// Tokens of the input texts, embedded: [texts × length, D].
+    fn embed_tokens(&mut self, tokens: Tokens) -> Slot;
     /// The one row of a table for every sequence: [sequences, D]. Learned queries of pooling heads.
     fn probe(&mut self, table: TableId) -> Slot;
     /// Attention of one query a sequence, [sequences, D], over the sequence's tokens [k | v], [rows, 2 D]; gives
@@ -93,9 +100,6 @@ pub trait Exec {
     fn probe_attention(&mut self, query: Slot, keys_values: Slot, heads: Heads) -> Slot;
     /// One row a sequence: [sequences, D].
     fn pool(&mut self, x: Slot, pooling: Pooling) -> Slot;
-    /// Runs a block: temporaries end with it, and a training executor may keep only `x` and the result, and compute
-    /// the rest again from its own records. The result is a new slot, or `x` itself reused.
-    fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Exec, Slot) -> Slot) -> Slot;
     /// Shows a value to an observer, if there is one.
     fn tap(&mut self, tap: Tap, x: Slot);
 }

@@ -4,12 +4,14 @@
 //! nothing, the training crate's tape records. Neither knows what a model is.
 #![forbid(unsafe_code)]
 
+mod cached;
 mod cpu;
 mod exec;
 mod plan;
 mod store;
 
+pub use cached::{CacheShape, CachedExec, KeyValueCache, NewRows, Place};
 pub use cpu::{Arena, CpuExec, CpuInput, TapSink};
-pub use exec::{Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
+pub use exec::{Blocks, Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
 pub use plan::{Layout, LinearId, LinearSpec, NormId, NormSpec, ParamPlan, TableId, TableSpec, TensorSpec};
 pub use store::CpuStore;

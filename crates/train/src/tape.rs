@@ -14,7 +14,9 @@ use openvision_kernels::norm::layer_norm;
 use openvision_kernels::patch::patch_row;
 use openvision_kernels::pool::Member;
 use openvision_kernels::vector::{Rows, RowsMut, mean};
-use openvision_tensor::{CpuInput, Exec, Heads, LinearId, NormId, Patches, Pooling, Slot, TableId, Tap, Tokens};
+use openvision_tensor::{
+    Blocks, CpuInput, Exec, Heads, LinearId, NormId, Patches, Pooling, Slot, TableId, Tap, Tokens,
+};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -313,18 +315,7 @@ pub(crate) fn copy(from: Rows, mut to: RowsMut) {
     }
 }
 
-impl Exec for Tape<'_> {
-    fn embed_patches(&mut self, patches: Patches) -> Slot {
-        let tokens = patches.grid.patches() + usize::from(patches.class.is_some());
-        let width = self.params.linear(patches.convolution).weights.n();
-        self.push(Op::EmbedPatches(patches), Shape { rows: self.input.sequences * tokens, width, tokens })
-    }
-
-    fn embed_tokens(&mut self, tokens: Tokens) -> Slot {
-        let (rows, width) = (self.input.sequences * tokens.length, self.params.table_width(tokens.table));
-        self.push(Op::EmbedTokens(tokens), Shape { rows, width, tokens: tokens.length })
-    }
-
+impl Blocks for Tape<'_> {
     fn layer_norm(&mut self, x: Slot, norm: NormId) -> Slot {
         self.push(Op::LayerNorm { x, norm }, self.shape(x))
     }
@@ -348,6 +339,35 @@ impl Exec for Tape<'_> {
         self.push(Op::Attention { qkv, heads }, Shape { width, ..self.shape(qkv) })
     }
 
+    /// A block inside a block belongs to the outer one.
+    fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Blocks, Slot) -> Slot) -> Slot {
+        if self.keep == Keep::Everything || self.in_block {
+            return body(self, x);
+        }
+        let start = self.nodes.len();
+        self.in_block = true;
+        let out = body(self, x);
+        self.in_block = false;
+        for slot in (start..self.nodes.len()).filter(|&slot| slot != out.0) {
+            self.forget(slot);
+        }
+        self.blocks.push(Block { slots: start..self.nodes.len(), dropped: true });
+        out
+    }
+}
+
+impl Exec for Tape<'_> {
+    fn embed_patches(&mut self, patches: Patches) -> Slot {
+        let tokens = patches.grid.patches() + usize::from(patches.class.is_some());
+        let width = self.params.linear(patches.convolution).weights.n();
+        self.push(Op::EmbedPatches(patches), Shape { rows: self.input.sequences * tokens, width, tokens })
+    }
+
+    fn embed_tokens(&mut self, tokens: Tokens) -> Slot {
+        let (rows, width) = (self.input.sequences * tokens.length, self.params.table_width(tokens.table));
+        self.push(Op::EmbedTokens(tokens), Shape { rows, width, tokens: tokens.length })
+    }
+
     fn probe(&mut self, table: TableId) -> Slot {
         let shape = Shape { rows: self.input.sequences, width: self.params.table_width(table), tokens: 1 };
         self.push(Op::Probe { table }, shape)
@@ -362,26 +382,7 @@ impl Exec for Tape<'_> {
         self.push(Op::Pool { x, pooling }, shape)
     }
 
-    /// A block inside a block belongs to the outer one.
-    fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Exec, Slot) -> Slot) -> Slot {
-        if self.keep == Keep::Everything || self.in_block {
-            return body(self, x);
-        }
-        let start = self.nodes.len();
-        self.in_block = true;
-        let out = body(self, x);
-        self.in_block = false;
-        for slot in (start..self.nodes.len()).filter(|&slot| slot != out.0) {
-            self.forget(slot);
-        }
-        self.blocks.push(Block { slots: start..self.nodes.len(), dropped: true });
-        out
-    }
-
-    /// Taps inside a block are not remembered: their values may go.
     fn tap(&mut self, tap: Tap, x: Slot) {
-        if !self.in_block {
-            self.taps.insert(tap, x);
-        }
+        self.taps.insert(tap, x);
     }
 }

@@ -26,8 +26,8 @@ pub(super) fn plan(recipe: &Preprocess, width: usize, height: usize) -> Plan {
         ResizeMode::Squash => (target_width, target_height),
         ResizeMode::Longest => keep_ratio(recipe, width, height, f64::max),
         ResizeMode::Shortest => match recipe.shortest_edge {
-            Some(edge) => shortest(width, height, edge),
-            None if target_width == target_height => shortest(width, height, target_width),
+            Some(edge) => shortest(width, height, edge, recipe.order),
+            None if target_width == target_height => shortest(width, height, target_width, recipe.order),
             None => {
                 interpolation = Interpolation::Bicubic; // open_clip forgets to pass its filter on here
                 keep_ratio(recipe, width, height, f64::min)
@@ -41,10 +41,14 @@ pub(super) fn plan(recipe: &Preprocess, width: usize, height: usize) -> Plan {
 }
 
 /// torchvision's `Resize(n)` and Hugging Face's shortest edge: the long side is cut off to a whole number.
-fn shortest(width: usize, height: usize, edge: usize) -> (usize, usize) {
+fn shortest(width: usize, height: usize, edge: usize, order: Order) -> (usize, usize) {
     let (short, long) = (width.min(height), width.max(height));
-    // Python: int(n * long / short), a product of integers divided in f64.
-    let new_long = ((edge as u64 * long as u64) as f64 / short as f64) as usize;
+    let new_long = match order {
+        // Python: int(n * long / short), a product of integers divided in f64.
+        Order::OpenClip | Order::Hf => ((edge as u64 * long as u64) as f64 / short as f64) as usize,
+        // Python: round(long * (n / short)).
+        Order::Openvision2 => (long as f64 * (edge as f64 / short as f64)).round_ties_even() as usize,
+    };
     if width <= height { (edge, new_long) } else { (new_long, edge) }
 }
 
@@ -62,14 +66,14 @@ fn place(length: usize, target: usize, order: Order) -> (usize, usize, usize) {
         let spare = length - target;
         let from = match order {
             Order::OpenClip => round_half_to_even(spare),
-            Order::Hf => spare / 2,
+            Order::Hf | Order::Openvision2 => spare / 2,
         };
         return (0, from, target);
     }
     let missing = target - length;
     let offset = match order {
         Order::OpenClip => missing / 2,
-        Order::Hf => missing.div_ceil(2),
+        Order::Hf | Order::Openvision2 => missing.div_ceil(2),
     };
     (offset, 0, length)
 }
@@ -118,11 +122,12 @@ mod tests {
 
     #[test]
     fn long_sides_are_cut_off() {
-        assert_eq!(shortest(44, 40, 32), (35, 32));
-        assert_eq!(shortest(40, 44, 32), (32, 35));
-        assert_eq!(shortest(640, 427, 224), (335, 224));
-        assert_eq!(shortest(1, 65_500, 224), (224, 14_672_000));
-        assert_eq!(shortest(7, 7, 224), (224, 224));
+        assert_eq!(shortest(44, 40, 32, Order::Hf), (35, 32));
+        assert_eq!(shortest(40, 44, 32, Order::Hf), (32, 35));
+        assert_eq!(shortest(640, 427, 224, Order::Hf), (335, 224));
+        assert_eq!(shortest(1, 65_500, 224, Order::Hf), (224, 14_672_000));
+        assert_eq!(shortest(7, 7, 224, Order::Hf), (224, 224));
+        assert_eq!(shortest(640, 427, 224, Order::Openvision2), (336, 224));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod prompts;
 mod unicode;
 mod unicode_tables;
 mod wordpiece;
+mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,7 @@ pub use clean::{Clean, canonicalize};
 pub use clip::{ClipPadding, ClipTokenizer};
 pub use folder::{VocabularyInfo, from_folder, inspect_file};
 pub use openvision::{OpenVisionTokenizer, OpenVisionVariant};
+pub use words::Words;
 
 /// Turns a text into the row of ids of one model.
 pub trait Tokenizer: Send + Sync {

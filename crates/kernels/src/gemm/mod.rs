@@ -16,7 +16,9 @@ pub(crate) use tile::{Epilogue, Prefetch, Tile, run_tile};
 
 use crate::act::Activation;
 use crate::isa::{Isa, Kernel, LANES, Simd};
+use crate::pool::{Pool, SharedMut};
 use crate::vector::{Rows, RowsMut};
+use std::ops::Range;
 
 /// Bytes of A that one pass over the weights works on: it has to stay in the second-level cache beside the panels.
 const A_BLOCK_BYTES: usize = 288 << 10;
@@ -58,17 +60,21 @@ impl Linear {
     }
 }
 
-struct Driver<'a, 'b> {
+/// A product, or the columns of some panels of it. C is given by its first element and the distance of its rows, so
+/// that several drivers can write disjoint panels of one matrix.
+struct Driver<'a> {
     a: Rows<'a>,
     linear: &'a Linear,
-    c: RowsMut<'b>,
+    c: *mut f32,
+    c_stride: usize,
+    panels: Range<usize>,
     output: Output,
 }
 
-impl Kernel for Driver<'_, '_> {
+impl Kernel for Driver<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
+    fn run<S: Simd>(self, s: S) {
         let chunk = self.linear.weights.chunk();
         let groups = row_groups(self.a.count, chunk);
         let mut start = 0;
@@ -88,15 +94,15 @@ fn row_groups(rows: usize, chunk: usize) -> usize {
     rows.div_ceil(group)
 }
 
-impl Driver<'_, '_> {
+impl Driver<'_> {
     /// One K chunk for rows `start..start + count`: column panels outside, row tiles inside.
     #[inline(always)]
-    fn chunk_of_rows<S: Simd>(&mut self, s: S, start: usize, count: usize, index: usize) {
+    fn chunk_of_rows<S: Simd>(&self, s: S, start: usize, count: usize, index: usize) {
         let weights = &self.linear.weights;
         let (first, last) = (index == 0, index + 1 == weights.chunks());
         let add = self.output == Output::Add;
         let tiles = count.div_ceil(S::TILE_ROWS);
-        for panel in 0..weights.panels() {
+        for panel in self.panels.clone() {
             let column = panel * weights.panel_width();
             let b = weights.panel(index, panel);
             let mut row = start;
@@ -107,8 +113,8 @@ impl Driver<'_, '_> {
                     a_stride: self.a.stride,
                     b: b.as_ptr(),
                     k: weights.chunk_length(index),
-                    c: self.c.data[row * self.c.stride + column..].as_mut_ptr(),
-                    c_stride: self.c.stride,
+                    c: self.c.wrapping_add(row * self.c_stride + column),
+                    c_stride: self.c_stride,
                     columns: (weights.n() - column).min(weights.panel_width()),
                     epilogue: Epilogue {
                         bias: if first && !self.linear.bias.is_empty() {
@@ -127,7 +133,7 @@ impl Driver<'_, '_> {
                 };
                 // SAFETY: `gemm` checked that A has `count` rows of K and C as many of N values; `row + rows` stays
                 // within them, the chunk within K, the panel holds k × panel_width weights, the bias is padded to
-                // whole panels, and C is borrowed mutably by this driver alone.
+                // whole panels, and nobody else touches these panels' columns of C meanwhile.
                 unsafe { run_tile(s, rows, weights.panel_vectors(), tile) };
                 row += rows;
             }
@@ -140,6 +146,28 @@ impl Driver<'_, '_> {
 /// # Panics
 /// Where the widths of A and C are not K and N, or their row counts differ.
 pub fn gemm(isa: Isa, a: Rows, linear: &Linear, c: RowsMut, output: Output) {
+    check(isa, a, linear, &c);
+    let panels = 0..linear.weights.panels();
+    isa.run(Driver { a, linear, c: c.data.as_mut_ptr(), c_stride: c.stride, panels, output });
+}
+
+/// [`gemm`] on all threads of a pool, each with some of the columns: for products of so few rows that reading the
+/// weights is the cost.
+///
+/// # Panics
+/// As [`gemm`].
+pub fn gemm_on(pool: &Pool, isa: Isa, a: Rows, linear: &Linear, c: RowsMut, output: Output) {
+    check(isa, a, linear, &c);
+    let (all, threads) = (linear.weights.panels(), pool.threads());
+    let shared = SharedMut::new(c.data);
+    pool.run(&|rank| {
+        let panels = all * rank / threads..all * (rank + 1) / threads;
+        isa.run(Driver { a, linear, c: shared.start(), c_stride: c.stride, panels, output });
+    });
+}
+
+/// What both products ask of their operands.
+fn check(isa: Isa, a: Rows, linear: &Linear, c: &RowsMut) {
     let (k, n) = (linear.weights.k(), linear.weights.n());
     assert!(a.width == k && c.width == n, "product [{}] x [{k}, {n}] -> [{}]", a.width, c.width);
     assert_eq!(a.count, c.count, "a product has as many rows out as in");
@@ -149,7 +177,6 @@ pub fn gemm(isa: Isa, a: Rows, linear: &Linear, c: RowsMut, output: Output) {
     assert!(linear.bias.is_empty() || linear.bias.len() >= whole_panels, "a bias is padded to whole panels");
     assert_eq!(linear.weights.panel_vectors(), isa.panel_vectors(), "weights are packed for another instruction set");
     debug_assert!(LANES * linear.weights.panel_vectors() == linear.weights.panel_width());
-    isa.run(Driver { a, linear, c, output });
 }
 
 #[cfg(test)]
@@ -220,6 +247,22 @@ mod tests {
             for (got, x) in c.iter().zip(&plain) {
                 let want = x / (1.0 + (-1.702 * x).exp());
                 assert!((f64::from(*got) - want).abs() < 1e-4, "{} {got} {want}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn columns_on_several_threads_give_the_same_bits() {
+        let (m, k, n) = if cfg!(miri) { (2, 20, 70) } else { (5, 900, 213) };
+        let (a, w, bias) = (uniform(1, m * k), uniform(2, n * k), uniform(3, n));
+        for isa in Isa::present() {
+            let linear = Linear::new(PackedMatrix::pack(isa, MatrixSource::out_in(&w, n, k)), Some(&bias));
+            for output in [Output::Store(Activation::GeluTanh), Output::Add] {
+                let (mut alone, mut shared) = (vec![0.5; m * n], vec![0.5; m * n]);
+                gemm(isa, Rows::new(&a, m, k), &linear, RowsMut::new(&mut alone, m, n), output);
+                let pool = Pool::new(3);
+                gemm_on(&pool, isa, Rows::new(&a, m, k), &linear, RowsMut::new(&mut shared, m, n), output);
+                assert_eq!(alone, shared, "{} {output:?}", isa.name());
             }
         }
     }

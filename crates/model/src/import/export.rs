@@ -1,5 +1,6 @@
 //! Writing a model in another layout: names, shapes and configuration change, values do not.
 
+use super::decoder;
 use super::hugging_face::activation_name;
 use super::names::{NameLayout, TensorSource};
 use super::source::Description;
@@ -8,11 +9,11 @@ use crate::config::{
     ActivationName, Family, ImagePooling, ModelConfig, TextConfig, TextLayout, TextPooling, TransformerConfig,
 };
 use crate::load::{Named, check};
-use crate::tower::{ImageTower, TextTower};
+use crate::tower::plans;
 use openvision_io::atomic::write_atomic;
 use openvision_io::preprocess::{Interpolation, Order, Preprocess, ResizeMode};
 use openvision_io::weights::{DType, SafeTensorsWriter, TensorInfo, narrow_from_f32};
-use openvision_tensor::TensorSpec;
+use openvision_tensor::{ParamPlan, TensorSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -35,6 +36,7 @@ impl Target {
             (Target::HuggingFace, Family::Siglip) => NameLayout::HuggingFaceSiglip,
             (Target::HuggingFace, _) => NameLayout::HuggingFace,
             (Target::OpenClip, Family::Siglip) => NameLayout::OpenClipSiglip,
+            (Target::OpenClip, _) if config.text.is_none() => NameLayout::VisionOnly,
             (Target::Ours | Target::OpenClip, _) => NameLayout::OpenClip,
         }
     }
@@ -54,14 +56,13 @@ impl Target {
 pub fn convert(from: &Description, target: Target, precision: Option<DType>, folder: &Path) -> Result<(), ModelError> {
     let configs = configurations(&from.config, target)?;
     let named = Named { tensors: &from.checkpoint, layout: from.layout };
-    let image = ImageTower::new(&from.config.image, from.config.embed_dim).plan;
-    let text = TextTower::new(&from.config.text, from.config.embed_dim).plan;
-    let problems = check(named, &[&image, &text], &[]);
+    let plans = plans(&from.config);
+    let problems = check(named, &plans.iter().collect::<Vec<_>>(), &[]);
     if !problems.is_empty() {
         return Err(ModelError::Tensors { place: from.folder.display().to_string(), problems });
     }
     let layout = target.layout(&from.config);
-    let mut ours: Vec<TensorSpec> = image.tensors().into_iter().chain(text.tensors()).collect();
+    let mut ours: Vec<TensorSpec> = plans.iter().flat_map(ParamPlan::tensors).collect();
     for scalar in ["logit_scale", "logit_bias"] {
         if named.scalar(scalar)?.is_some() {
             ours.push(TensorSpec { name: scalar.to_owned(), shape: vec![] });
@@ -95,8 +96,20 @@ pub fn convert(from: &Description, target: Target, precision: Option<DType>, fol
     if target == Target::Ours {
         write_config(&from.config, folder)?;
     }
+    if let Some(decoder) = &from.config.decoder {
+        copy_decoder(&from.folder, folder)?;
+        write_json(&folder.join(decoder::CONFIG_FILE), &decoder::to_json(decoder))?;
+    }
     writer.finish()?;
     Ok(())
+}
+
+/// The caption decoder's weights have one layout only.
+fn copy_decoder(from: &Path, to: &Path) -> Result<(), ModelError> {
+    let path = from.join(decoder::WEIGHTS_FILE);
+    let mut source = std::fs::File::open(&path).map_err(|source| ModelError::Read { path, source })?;
+    write_atomic(&to.join(decoder::WEIGHTS_FILE), |file| std::io::copy(&mut source, file).map(drop))
+        .map_err(|error| ModelError::Weights(error.into()))
 }
 
 fn rounded(from: DType, to: DType, bytes: &[u8]) -> Vec<u8> {
@@ -238,8 +251,8 @@ fn open_clip(config: &ModelConfig) -> Result<Value, ModelError> {
         return open_clip_siglip(config);
     }
     let quick = |t: &TransformerConfig| t.activation == ActivationName::QuickGelu;
-    let (image, text) = (&config.image, &config.text);
-    if quick(&image.transformer) != quick(&text.transformer) {
+    let image = &config.image;
+    if config.text.is_some_and(|text| quick(&image.transformer) != quick(&text.transformer)) {
         return Err(unable("open_clip", "activation", "QuickGELU in one tower only cannot be expressed".into()));
     }
     let side = if image.height == image.width { json!(image.height) } else { json!([image.height, image.width]) };
@@ -259,30 +272,34 @@ fn open_clip(config: &ModelConfig) -> Result<Value, ModelError> {
     if image.pooling == ImagePooling::MeanThenNorm {
         vision["final_ln_after_pool"] = json!(true);
     }
-    let mut words = json!({
-        "context_length": text.context,
-        "vocab_size": text.vocabulary,
-        "width": text.transformer.width,
-        "heads": text.transformer.heads,
-        "layers": text.transformer.layers,
-    });
-    open_clip_text(text, &mut words);
-    for (tower, t) in [(&mut vision, &image.transformer), (&mut words, &text.transformer)] {
-        if t.mlp_width != 4 * t.width {
-            tower["mlp_ratio"] = json!(mlp_ratio(t));
-        }
-        if t.activation == ActivationName::GeluTanh {
-            tower["act_kwargs"] = json!({ "approximate": "tanh" });
-        }
-        if t.epsilon != 1e-5 {
-            tower["norm_kwargs"] = json!({ "eps": shortest(t.epsilon) });
-        }
-    }
+    open_clip_tower(&image.transformer, &mut vision);
+    let words = match &config.text {
+        Some(text) => open_clip_text(text),
+        // open_clip's default: it cannot express that there is no text tower.
+        None => json!({ "context_length": 77, "vocab_size": 49_408, "width": 512, "heads": 8, "layers": 12 }),
+    };
     let mut model = json!({ "embed_dim": config.embed_dim, "vision_cfg": vision, "text_cfg": words });
     if quick(&image.transformer) {
         model["quick_gelu"] = json!(true);
     }
+    // OpenVision 2's folders have none: its recipe is not one of open_clip's.
+    if config.preprocess.order == Order::Openvision2 {
+        return Ok(json!({ "model_cfg": model }));
+    }
     Ok(json!({ "model_cfg": model, "preprocess_cfg": open_clip_preprocess(&config.preprocess)? }))
+}
+
+/// What a tower's transformer adds where it is not open_clip's default.
+fn open_clip_tower(t: &TransformerConfig, tower: &mut Value) {
+    if t.mlp_width != 4 * t.width {
+        tower["mlp_ratio"] = json!(mlp_ratio(t));
+    }
+    if t.activation == ActivationName::GeluTanh {
+        tower["act_kwargs"] = json!({ "approximate": "tanh" });
+    }
+    if t.epsilon != 1e-5 {
+        tower["norm_kwargs"] = json!({ "eps": shortest(t.epsilon) });
+    }
 }
 
 /// A float as the shortest decimal that reads back as the same f32.
@@ -290,7 +307,15 @@ fn shortest(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }
 
-fn open_clip_text(text: &TextConfig, words: &mut Value) {
+fn open_clip_text(text: &TextConfig) -> Value {
+    let mut words = json!({
+        "context_length": text.context,
+        "vocab_size": text.vocabulary,
+        "width": text.transformer.width,
+        "heads": text.transformer.heads,
+        "layers": text.transformer.layers,
+    });
+    open_clip_tower(&text.transformer, &mut words);
     if !text.causal {
         words["no_causal_mask"] = json!(true);
     }
@@ -318,6 +343,7 @@ fn open_clip_text(text: &TextConfig, words: &mut Value) {
         }
         TextLayout::Clip | TextLayout::ClipHuggingFace | TextLayout::Folder => {}
     }
+    words
 }
 
 fn open_clip_preprocess(preprocess: &Preprocess) -> Result<Value, ModelError> {
@@ -341,7 +367,7 @@ fn open_clip_preprocess(preprocess: &Preprocess) -> Result<Value, ModelError> {
 
 /// SigLIP in open_clip: the image tower by its name in timm.
 fn open_clip_siglip(config: &ModelConfig) -> Result<Value, ModelError> {
-    let (image, text) = (&config.image, &config.text);
+    let (image, text) = (&config.image, config.text()?);
     let name = super::timm::name_of(image)
         .ok_or_else(|| unable("open_clip", "image", "timm has no SigLIP tower of this size and activation".into()))?;
     let mut words = json!({
@@ -366,7 +392,7 @@ fn hugging_face(config: &ModelConfig) -> Result<(Value, Value), ModelError> {
     if config.family == Family::Siglip {
         return hugging_face_siglip(config);
     }
-    let (image, text) = (&config.image, &config.text);
+    let (image, text) = (&config.image, config.text()?);
     let refuse = |field: &str, why: &str| Err(unable("Hugging Face's CLIPModel", field, why.to_owned()));
     if !image.pre_norm || image.pooling != ImagePooling::Class {
         return refuse("image", "it has a pre-norm and pools the class token; this tower does not");
@@ -419,7 +445,7 @@ fn hugging_face_tower(t: &TransformerConfig) -> Value {
 }
 
 fn hugging_face_siglip(config: &ModelConfig) -> Result<(Value, Value), ModelError> {
-    let (image, text) = (&config.image, &config.text);
+    let (image, text) = (&config.image, config.text()?);
     if image.height != image.width {
         return Err(unable("Hugging Face's SiglipModel", "image size", "it takes square pictures only".into()));
     }
@@ -459,7 +485,6 @@ fn hugging_face_preprocess(preprocess: &Preprocess, side: usize) -> Result<Value
         }
     };
     // The two differ by a pixel of crop offset in one of four sizes; a converted folder follows its new owner.
-    debug_assert!(matches!(preprocess.order, Order::OpenClip | Order::Hf));
     let size = match crop {
         true => json!({ "shortest_edge": preprocess.shortest_edge.unwrap_or(side) }),
         false => json!({ "height": side, "width": side }),

@@ -52,7 +52,7 @@ pub fn config(place: &str, json: &Value, preprocessor: Option<&Value>) -> Result
             patch_bias: false,
             projected: true,
         },
-        text: TextConfig {
+        text: Some(TextConfig {
             context: text.size("max_position_embeddings", 77)?,
             vocabulary: text.size("vocab_size", 49_408)?,
             transformer: transformer(&text, 512, CLIP)?,
@@ -61,8 +61,9 @@ pub fn config(place: &str, json: &Value, preprocessor: Option<&Value>) -> Result
             pooling: if end == 2 { TextPooling::LargestId } else { TextPooling::FirstOf(end as u32) },
             layout: TextLayout::ClipHuggingFace,
             projection_bias: false,
-        },
+        }),
         preprocess,
+        decoder: None,
         licence: None,
         provenance: None,
     };
@@ -110,7 +111,7 @@ fn siglip(top: &Fields, preprocessor: Option<&Value>) -> Result<ModelConfig, Mod
             patch_bias: true,
             projected: false,
         },
-        text: TextConfig {
+        text: Some(TextConfig {
             context: text.size("max_position_embeddings", 64)?,
             vocabulary: text.size("vocab_size", 32_000)?,
             transformer: words,
@@ -118,8 +119,9 @@ fn siglip(top: &Fields, preprocessor: Option<&Value>) -> Result<ModelConfig, Mod
             pooling: TextPooling::Last,
             layout: TextLayout::Folder,
             projection_bias: true,
-        },
+        }),
         preprocess,
+        decoder: None,
         licence: None,
         provenance: None,
     };

@@ -1,5 +1,6 @@
 //! Foreign descriptions and names: open_clip's, Hugging Face's and our own, read and written.
 
+pub mod decoder;
 pub mod export;
 pub mod hugging_face;
 pub mod names;

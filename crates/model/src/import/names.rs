@@ -10,6 +10,8 @@ pub enum NameLayout {
     OpenClip,
     /// open_clip with the text tower under `text.`.
     OpenClipCustomText,
+    /// An image tower alone, without the prefix `visual.` (OpenVision 2).
+    VisionOnly,
     /// transformers' `CLIPModel`.
     HuggingFace,
     /// transformers' `SiglipModel`.
@@ -79,6 +81,7 @@ impl NameLayout {
         match self {
             NameLayout::OpenClip => "open_clip",
             NameLayout::OpenClipCustomText => "open_clip (text tower under `text.`)",
+            NameLayout::VisionOnly => "open_clip (image tower alone)",
             NameLayout::HuggingFace => "Hugging Face CLIPModel",
             NameLayout::HuggingFaceSiglip => "Hugging Face SiglipModel",
             NameLayout::OpenClipSiglip => "open_clip SigLIP (image tower of timm)",
@@ -87,6 +90,7 @@ impl NameLayout {
 
     fn map(self) -> Option<&'static Map> {
         static CUSTOM_TEXT: OnceLock<Map> = OnceLock::new();
+        static VISION_ONLY: OnceLock<Map> = OnceLock::new();
         static HUGGING_FACE: OnceLock<Map> = OnceLock::new();
         static HUGGING_FACE_SIGLIP: OnceLock<Map> = OnceLock::new();
         static OPEN_CLIP_SIGLIP: OnceLock<Map> = OnceLock::new();
@@ -95,6 +99,7 @@ impl NameLayout {
             NameLayout::OpenClipCustomText => {
                 (&CUSTOM_TEXT, include_str!("../../../../presets/namemaps/open_clip_custom_text.json"))
             }
+            NameLayout::VisionOnly => (&VISION_ONLY, include_str!("../../../../presets/namemaps/vision_only.json")),
             NameLayout::HuggingFace => {
                 (&HUGGING_FACE, include_str!("../../../../presets/namemaps/hugging_face_clip.json"))
             }
@@ -157,11 +162,14 @@ impl NameLayout {
         if any("visual.class_embedding") {
             return Ok(if any("text.token_embedding") { Self::OpenClipCustomText } else { Self::OpenClip });
         }
+        if any("conv1.weight") && any("positional_embedding") {
+            return Ok(Self::VisionOnly);
+        }
         let known = [
             ("visual.trunk.", "a tower of timm other than SigLIP's"),
             ("visual.layer1.", "a residual network (RN50 and others)"),
             ("visual.attnpool.", "a residual network (RN50 and others)"),
-            ("conv1.weight", "a vision-only tower (OpenVision 2)"),
+            ("conv1.weight", "a residual network (RN50 and others)"),
             ("img/", "OpenVision's JAX names"),
             ("params/img/", "OpenVision's JAX names"),
         ];
@@ -182,7 +190,7 @@ mod tests {
     fn maps_read_and_name_every_tensor_of_a_model() {
         let entry = crate::registry::find("clip/vit-b-32").unwrap();
         let image = crate::tower::ImageTower::new(&entry.config.image, entry.config.embed_dim);
-        let text = crate::tower::TextTower::new(&entry.config.text, entry.config.embed_dim);
+        let text = crate::tower::TextTower::new(entry.config.text().unwrap(), entry.config.embed_dim);
         for spec in image.plan.tensors().iter().chain(&text.plan.tensors()) {
             let source = NameLayout::HuggingFace.source(&spec.name);
             assert!(

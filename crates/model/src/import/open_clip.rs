@@ -29,6 +29,8 @@ pub struct Source<'a> {
 pub struct Reading {
     /// The tensors show OpenVision's position table (or a preset says so).
     pub openvision: bool,
+    /// There is no text tower: what the configuration says of one means nothing.
+    pub vision_only: bool,
     /// Follow the configuration to the letter, as open_clip would (`--as-published`).
     pub literal: bool,
 }
@@ -48,24 +50,29 @@ pub fn config(source: &Source, reading: Reading) -> Result<ModelConfig, ModelErr
         Some(name) => siglip_image(&vision, name)?,
         None => image_config(&vision, quick, reading)?,
     };
-    let text = text_config(&text, quick, reading)?;
-    let empty = json!({});
+    let text = if reading.vision_only { None } else { Some(text_config(&text, quick, reading)?) };
     image.check(source.place)?;
     let size = (image.height, image.width);
-    let preprocess = Preprocess::from_open_clip(source.preprocess.unwrap_or(&empty), size)
-        .map_err(|error| ModelError::Preprocess { place: source.place.to_owned(), source: error })?;
+    let family = match siglip {
+        Some(_) => Family::Siglip,
+        None if reading.openvision && reading.vision_only => Family::Openvision2,
+        None if reading.openvision => Family::Openvision,
+        None => Family::OpenClip,
+    };
+    let preprocess = match (source.preprocess, family) {
+        (None, Family::Openvision2) => Preprocess::openvision2(size),
+        (fields, _) => Preprocess::from_open_clip(fields.unwrap_or(&json!({})), size)
+            .map_err(|error| ModelError::Preprocess { place: source.place.to_owned(), source: error })?,
+    };
     let config = ModelConfig {
         format_version: FORMAT_VERSION,
-        family: match siglip {
-            Some(_) => Family::Siglip,
-            None if reading.openvision => Family::Openvision,
-            None => Family::OpenClip,
-        },
+        family,
         name: None,
         embed_dim: model.size("embed_dim", 0)?,
         image,
         text,
         preprocess,
+        decoder: None,
         licence: None,
         provenance: None,
     };

@@ -1,11 +1,11 @@
 //! From a path to a described checkpoint: which container, which layout, which configuration.
 
 use super::names::NameLayout;
-use super::{hugging_face, open_clip};
+use super::{decoder, hugging_face, open_clip};
 use crate::ModelError;
 use crate::config::{
-    ActivationName, FORMAT_VERSION, Family, ImageConfig, ImagePooling, ModelConfig, Positions, TextConfig, TextLayout,
-    TextPooling, TransformerConfig,
+    ActivationName, DecoderConfig, FORMAT_VERSION, Family, ImageConfig, ImagePooling, ModelConfig, Positions,
+    TextConfig, TextLayout, TextPooling, TransformerConfig,
 };
 use crate::positions::is_sin_cos_2d;
 use openvision_io::preprocess::Preprocess;
@@ -67,22 +67,39 @@ pub fn describe(path: &Path, literal: bool) -> Result<Description, ModelError> {
     let place = path.display().to_string();
     let layout = NameLayout::detect(checkpoint.tensors().iter().map(|tensor| tensor.name.as_str()))
         .map_err(|problem| ModelError::Layout { place: place.clone(), problem })?;
-    let reading = open_clip::Reading { openvision: shows_openvision(&checkpoint, layout)?, literal };
+    let has_text = checkpoint.get(layout.source("token_embedding.weight").names()[0]).is_some();
+    let reading =
+        open_clip::Reading { openvision: shows_openvision(&checkpoint, layout)?, vision_only: !has_text, literal };
     let mut notes = Vec::new();
-    let (config, found) = configuration(&folder, &place, (&checkpoint, layout), reading, &mut notes)?;
+    let (mut config, found) = configuration(&folder, &place, (&checkpoint, layout), reading, &mut notes)?;
+    if config.decoder.is_none() {
+        config.decoder = caption_decoder(&folder)?;
+        config.check(&place)?;
+    }
     if config.family == Family::Openvision {
         note_reading(&config, found, &mut notes);
     }
     Ok(Description { checkpoint, config, layout, found, folder, notes })
 }
 
+/// The caption decoder beside an image tower of OpenVision 2, if there is one.
+fn caption_decoder(folder: &Path) -> Result<Option<DecoderConfig>, ModelError> {
+    let path = folder.join(decoder::CONFIG_FILE);
+    match read_json(&path)? {
+        Some(json) if folder.join(decoder::WEIGHTS_FILE).is_file() => {
+            decoder::config(&path.display().to_string(), &json).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
 fn note_reading(config: &ModelConfig, found: Found, notes: &mut Vec<String>) {
     let recognised = "recognised as OpenVision by its position table and text tower";
-    notes.push(match (config.text.layout, found) {
-        (TextLayout::Openvision, Found::OpenClip) => format!(
+    notes.push(match (config.text.map(|text| text.layout), found) {
+        (Some(TextLayout::Openvision), Found::OpenClip) => format!(
             "{recognised}: texts are laid out [bos] ... [eos] ... [CLS], whatever tokenizer the configuration names"
         ),
-        (TextLayout::Openvision, _) => format!("{recognised}: texts are laid out [bos] ... [eos] ... [CLS]"),
+        (Some(TextLayout::Openvision), _) => format!("{recognised}: texts are laid out [bos] ... [eos] ... [CLS]"),
         _ => format!(
             "{recognised}, but read to the letter of its configuration: texts carry [CLS] first and a padding position \
              is pooled, as open_clip does; text vectors are not the trained ones"
@@ -92,8 +109,9 @@ fn note_reading(config: &ModelConfig, found: Found, notes: &mut Vec<String>) {
 
 /// Whether the image tower's stored positions are OpenVision's table: evidence that no folder name can fake.
 fn shows_openvision(checkpoint: &Checkpoint, layout: NameLayout) -> Result<bool, ModelError> {
-    let name = "visual.positional_embedding";
-    if layout == NameLayout::HuggingFace || checkpoint.get("visual.ln_pre.weight").is_some() {
+    let stored = |name: &str| layout.source(name).names()[0].to_owned();
+    let name = &stored("visual.positional_embedding");
+    if layout == NameLayout::HuggingFace || checkpoint.get(&stored("visual.ln_pre.weight")).is_some() {
         return Ok(false);
     }
     let Some([rows, width]) = checkpoint.get(name).map(|tensor| &tensor.shape[..]) else { return Ok(false) };
@@ -211,7 +229,7 @@ fn from_shapes(checkpoint: &Checkpoint, place: &str, reading: open_clip::Reading
             patch_bias: false,
             projected: true,
         },
-        text: TextConfig {
+        text: Some(TextConfig {
             context: axis("positional_embedding", 0)?,
             vocabulary: axis("token_embedding.weight", 0)?,
             transformer: tower(text_width, "transformer.resblocks.", true)?,
@@ -219,9 +237,10 @@ fn from_shapes(checkpoint: &Checkpoint, place: &str, reading: open_clip::Reading
             pooling: if openai { TextPooling::LargestId } else { TextPooling::Last },
             layout: if openai { TextLayout::Clip } else { TextLayout::Openvision },
             projection_bias: false,
-        },
+        }),
         preprocess: Preprocess::from_open_clip(&normalize, (side, side))
             .map_err(|source| ModelError::Preprocess { place: place.to_owned(), source })?,
+        decoder: None,
         licence: None,
         provenance: None,
     };

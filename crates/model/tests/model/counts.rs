@@ -48,7 +48,7 @@ fn parameter_and_tensor_counts_of_all_26_models() {
         assert_eq!(counts.total, total, "{hub_name} total");
         let plans = [
             ImageTower::new(&entry.config.image, entry.config.embed_dim).plan,
-            TextTower::new(&entry.config.text, entry.config.embed_dim).plan,
+            TextTower::new(entry.config.text().unwrap(), entry.config.embed_dim).plan,
         ];
         let named: usize = plans.iter().map(|plan| plan.tensors().len()).sum();
         assert_eq!(named + 1, tensors, "{hub_name} tensors (and logit_scale)");

@@ -35,7 +35,7 @@ fn check(name: &str) {
     let first = vec![vec![0, 1, 2]; 2];
     let mut compared = 0;
     for (prefix, taps, config) in
-        [("image", &image, &model.config.image.transformer), ("text", &text, &model.config.text.transformer)]
+        [("image", &image, &model.config.image.transformer), ("text", &text, &model.config.text().unwrap().transformer)]
     {
         for i in 0..config.layers {
             let block = format!("{prefix}.block.{i}");
@@ -103,7 +103,7 @@ fn text_hidden_states_of_every_block() {
             *item.mark = model.mark(&ids[i]).unwrap();
             Fill::Ready
         });
-        let config = &model.config.text.transformer;
+        let config = &model.config.text().unwrap().transformer;
         for i in 0..config.layers {
             let rows = first_rows(&taps[&Tap::Block(i)], ids.len(), config.width, &positions);
             assert_tap(&format!("{name} text.block.{i}"), &rows, &golden.values(&format!("text.block.{i}")));
@@ -163,7 +163,7 @@ fn near(name: &str, got: &[f32], want: &[f64]) {
 fn golden_numbers_of_the_reference_for_a_loader() {
     let config = openvision_model::registry::find("openvision/tiny-16-160").unwrap().config.clone();
     let image = openvision_model::tower::ImageTower::new(&config.image, config.embed_dim).plan;
-    let text = openvision_model::tower::TextTower::new(&config.text, config.embed_dim).plan;
+    let text = openvision_model::tower::TextTower::new(config.text().unwrap(), config.embed_dim).plan;
     let mut infos: Vec<TensorInfo> = image
         .tensors()
         .into_iter()

@@ -13,7 +13,7 @@ fn pictures(model: &Model, count: usize) -> Vec<f32> {
 }
 
 fn texts(model: &Model, count: usize) -> Vec<f32> {
-    let text = &model.config.text;
+    let text = model.config.text().unwrap();
     let ids: Vec<Vec<u32>> = (0..count)
         .map(|i| {
             let mut ids: Vec<u32> =

@@ -219,7 +219,11 @@ fn openvision_is_recognised_by_its_tensors_and_recomputes_positions() {
     assert_eq!(wide.encode_pixels(&vec![0.5; 3 * 24 * 40]).unwrap().len(), 48);
     let published = LoadOptions { as_published: true, ..LoadOptions::default() };
     let literal = Model::load(&path, &published, pool(1)).unwrap();
-    assert_eq!(literal.config.text.layout, openvision_model::config::TextLayout::Clip, "no tokenizer is named here");
+    assert_eq!(
+        literal.config.text().unwrap().layout,
+        openvision_model::config::TextLayout::Clip,
+        "no tokenizer is named here"
+    );
 }
 
 #[test]

@@ -183,5 +183,5 @@ fn formula_config(name: &str, entry: &Value) -> ModelConfig {
             "interpolation": "bilinear", "resize_mode": "squash" })
     });
     let source = open_clip::Source { place: name, model: &model, preprocess: preprocess.as_ref() };
-    open_clip::config(&source, open_clip::Reading { openvision, literal: false }).unwrap()
+    open_clip::config(&source, open_clip::Reading { openvision, ..open_clip::Reading::default() }).unwrap()
 }

@@ -43,7 +43,7 @@ impl Classify {
         let mut report = Report::new(&self.common, files.len());
         let run = Run { model: &model, limits: self.pictures.limits(), want: Want::Unit, interrupt: &interrupt };
         run.files(&files, &mut |index, outcome| {
-            let input = files[index].to_string_lossy();
+            let input = files[index].name();
             report.tick();
             match outcome {
                 Ok(embedding) => {

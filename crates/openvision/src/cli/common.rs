@@ -1,6 +1,7 @@
 //! Options that every command has, and what they turn into.
 
 use clap::{Args, ValueEnum};
+use openvision::inputs::Input;
 use openvision::interrupt::Interrupt;
 use openvision::{Error, LoadOptions, Model, pool, resolve};
 use openvision_io::image::Limits;
@@ -105,7 +106,7 @@ impl Common {
 /// Options of commands that read pictures.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Pictures {
-    /// Files, folders (recursive), patterns, or - for a list of paths on standard input
+    /// Files, folders (recursive), patterns, .tar shards, or - for a list of paths on standard input
     #[arg(value_name = "INPUT")]
     pub(crate) inputs: Vec<String>,
     /// The list on standard input is separated by NUL, not by lines
@@ -124,7 +125,7 @@ impl Pictures {
         Limits { max_pixels: self.max_pixels, ..Limits::default() }
     }
 
-    pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Error> {
+    pub(crate) fn files(&self) -> Result<Vec<Input>, Error> {
         openvision::inputs::expand(&self.inputs, self.null)
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: one table of options gives parsing, help and completions. Nothing is computed here.
 
 mod bench;
+mod caption;
 mod classify;
 mod common;
 mod doctor;
@@ -61,6 +62,8 @@ enum Command {
     Classify(classify::Classify),
     /// Order pictures by a text or by another picture
     Rank(rank::Rank),
+    /// Say what pictures show, in words; also into new shards
+    Caption(caption::Captions),
     /// Measure how fast a model runs on this machine
     Bench(bench::Bench),
     /// Say what this machine offers and what is wrong with it
@@ -80,6 +83,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Embed(command) => command.run(),
         Command::Classify(command) => command.run(),
         Command::Rank(command) => command.run(),
+        Command::Caption(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Completions { shell } => {

@@ -20,7 +20,7 @@ pub(crate) enum Models {
     List {
         #[command(flatten)]
         common: Common,
-        /// Only this family: openvision, clip, open_clip, siglip
+        /// Only this family: openvision, openvision2, clip, open_clip, siglip
         #[arg(long, value_name = "F")]
         family: Option<String>,
     },
@@ -132,7 +132,10 @@ fn list(common: &Common, family: Option<&str>) -> Result<Ending, Error> {
     let chosen: Vec<_> =
         registry::all().iter().filter(|entry| family.is_none_or(|f| entry.config.family.name() == f)).collect();
     if chosen.is_empty() {
-        return Err(Error::Usage(format!("no family '{}': openvision, clip, open_clip, siglip", family.unwrap_or(""))));
+        return Err(Error::Usage(format!(
+            "no family '{}': openvision, openvision2, clip, open_clip, siglip",
+            family.unwrap_or("")
+        )));
     }
     if !common.json {
         println!(
@@ -195,8 +198,12 @@ impl Named {
         let model = Model::load(&path, &options, pool(self.common.threads()?))?;
         facts["logit_scale"] = json!(model.logit_scale());
         // A tokenizer that cannot be read is a fact about the model, not the end of its description.
-        facts["tokenizer"] = json!(model.tokenizer().map_or_else(|error| error.to_string(), |t| t.describe()));
-        facts["memory_bytes"] = json!({ "image": model.image()?.weight_bytes(), "text": model.text()?.weight_bytes() });
+        facts["tokenizer"] = match model.config.text {
+            Some(_) => json!(model.tokenizer().map_or_else(|error| error.to_string(), |t| t.describe())),
+            None => Value::Null,
+        };
+        let text_bytes = model.text().ok().map(|text| text.weight_bytes());
+        facts["memory_bytes"] = json!({ "image": model.image()?.weight_bytes(), "text": text_bytes });
         facts["fingerprint"] = json!({ "image": model.image_fingerprint()?, "text": model.text_fingerprint().ok() });
         self.print(&facts)
     }

@@ -47,10 +47,10 @@ impl Rank {
         let top = self.top.unwrap_or(files.len());
         let ranked = rank(&run, &query, &files, top, &mut |index, error| {
             report.tick();
-            error.map_or(Ok(()), |error| report.failure(&files[index].to_string_lossy(), error))
+            error.map_or(Ok(()), |error| report.failure(&files[index].name(), error))
         })?;
         for (place, hit) in ranked.iter().enumerate() {
-            let input = hit.file.to_string_lossy();
+            let input = hit.input.name();
             if report.is_json() {
                 report.object(&json!({ "rank": place + 1, "input": input, "score": hit.score }))?;
             } else {

@@ -15,7 +15,6 @@ pub(crate) struct Report {
     json: bool,
     bar: ProgressBar,
     failed: usize,
-    terminal: bool,
 }
 
 impl Report {
@@ -27,8 +26,7 @@ impl Report {
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {per_sec}  {eta} left");
             ProgressBar::new(total as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         };
-        let terminal = std::io::stdout().is_terminal();
-        Self { out: BufWriter::new(std::io::stdout()), json: common.json, bar, failed: 0, terminal }
+        Self { out: BufWriter::new(std::io::stdout()), json: common.json, bar, failed: 0 }
     }
 
     /// One input is done.
@@ -36,11 +34,11 @@ impl Report {
         self.bar.inc(1);
     }
 
-    /// A line of results. On a terminal it is shown at once, elsewhere with the next full buffer.
+    /// A line of results, given out at once: what was computed survives whatever ends the program.
     pub(crate) fn line(&mut self, text: impl std::fmt::Display) -> Result<(), Error> {
         let written = self.bar.suspend(|| {
             writeln!(self.out, "{text}")?;
-            if self.terminal { self.out.flush() } else { Ok(()) }
+            self.out.flush()
         });
         written.map_err(Error::Stdout)
     }

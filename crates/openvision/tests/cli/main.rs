@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // helpers outside #[test] functions unwrap too
 
 mod bench;
+mod caption;
+mod containers;
 mod docs;
 mod embed;
 mod hostile;

@@ -91,8 +91,11 @@ fn recorded(name: &str) -> Vec<(String, Vec<f32>)> {
         .collect()
 }
 
-/// Files by key: all 852 where shared/ is, else those that may be published.
-fn pictures(scratch: &Path) -> HashMap<String, PathBuf> {
+/// References name what is in this shard by the shard, and so does the program.
+const SHARD: &str = "labels/caltech101/test.tar";
+
+/// Files by key: all that are no entries of the shard where shared/ is, else those that may be published.
+fn pictures() -> HashMap<String, PathBuf> {
     let mut files = HashMap::new();
     let photos = testdata().join("images/photos");
     for entry in std::fs::read_dir(&photos).unwrap() {
@@ -111,26 +114,25 @@ fn pictures(scratch: &Path) -> HashMap<String, PathBuf> {
             files.insert(format!("{folder}/{}", path.file_name().unwrap().to_str().unwrap()), path);
         }
     }
-    let tar = "labels/caltech101/test.tar";
-    let status = std::process::Command::new("tar").arg("xf").arg(data.join(tar)).arg("-C").arg(scratch).status();
-    assert!(status.unwrap().success());
-    for entry in walkdir::WalkDir::new(scratch).into_iter().filter_map(Result::ok).filter(|e| e.file_type().is_file()) {
-        let inside = entry.path().strip_prefix(scratch).unwrap().display().to_string();
-        files.insert(format!("{tar}/{inside}"), entry.path().to_path_buf());
-    }
     files
 }
 
 fn check(name: &str, preprocess: Option<Value>) {
     let (model, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_formula_model(name, model.path(), preprocess);
-    let files = pictures(scratch.path());
-    let rows: Vec<(String, Vec<f32>)> = recorded(name).into_iter().filter(|(key, _)| files.contains_key(key)).collect();
-    assert!(rows.len() == 852 || shared().is_none(), "{} of 852", rows.len());
+    let files = pictures();
+    let shard = shared().map(|shared| shared.join("data").join(SHARD));
+    let name_of = |key: &str| match (key.strip_prefix(SHARD), &shard) {
+        (Some(inside), Some(shard)) => Some(format!("{}{inside}", shard.display())),
+        _ => files.get(key).map(|path| path.display().to_string()),
+    };
+    let rows: Vec<(String, Vec<f32>)> =
+        recorded(name).into_iter().filter_map(|(key, row)| Some((name_of(&key)?, row))).collect();
+    assert!(rows.len() == 852 || shard.is_none(), "{} of 852", rows.len());
     assert!(rows.len() >= 12, "{} pictures", rows.len());
     let list = scratch.path().join("list.txt");
-    let paths: Vec<String> = rows.iter().map(|(key, _)| files[key].display().to_string()).collect();
-    std::fs::write(&list, paths.join("\n")).unwrap();
+    let in_files = files.values().chain(&shard).map(|path| path.display().to_string());
+    std::fs::write(&list, in_files.collect::<Vec<String>>().join("\n")).unwrap();
     let out = scratch.path().join("v.jsonl").display().to_string();
     let model = model.path().display().to_string();
     let mut command =
@@ -138,11 +140,13 @@ fn check(name: &str, preprocess: Option<Value>) {
     let stdin = std::fs::File::open(&list).unwrap();
     crate::support::Ran::from(command.stdin(stdin).output().unwrap()).expect(0);
     let text = std::fs::read_to_string(&out).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let embeddings: HashMap<String, Vec<f32>> =
+        lines.map(|line| (line["input"].as_str().unwrap().to_owned(), floats(&line["embedding"]))).collect();
     let mut smallest = 1.0f64;
-    for ((key, want), line) in rows.iter().zip(text.lines()) {
-        let got = floats(&serde_json::from_str::<Value>(line).unwrap()["embedding"]);
-        let cosine: f64 = got.iter().zip(want).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        assert!(cosine >= 0.999_99, "{name} {key}: cosine {cosine}");
+    for (input, want) in &rows {
+        let cosine: f64 = embeddings[input].iter().zip(want).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        assert!(cosine >= 0.999_99, "{name} {input}: cosine {cosine}");
         smallest = smallest.min(cosine);
     }
     println!("{name}: {} photographs, smallest cosine {smallest:.8}", rows.len());

@@ -113,7 +113,7 @@ fn two_block_image_towers() {
 fn two_block_text_towers() {
     let ids: Vec<u32> = (0..2 * 7).map(|i| i * i % 11).collect();
     for (causal, pooling) in [(false, TextPooling::Last), (true, TextPooling::LargestId), (true, TextPooling::First)] {
-        let mut config = config().text;
+        let mut config = config().text.unwrap();
         config.transformer = transformer(ActivationName::GeluTanh);
         (config.context, config.vocabulary, config.causal, config.pooling) = (7, 11, causal, pooling);
         let tower = TextTower::new(&config, EMBED);

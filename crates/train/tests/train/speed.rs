@@ -22,7 +22,7 @@ fn times_of_forward_and_backward() {
     let pixels = uniform("pixels", batch * 3 * 160 * 160);
     let input = CpuInput { sequences: batch, pixels: &pixels, ids: &[], marks: &[] };
     // The inference executor on the same rows, for comparison.
-    let text = TextTower::new(&config.text, config.embed_dim);
+    let text = TextTower::new(config.text().unwrap(), config.embed_dim);
     let tensors = MadeUp::new(tower.plan.tensors().into_iter().chain(text.plan.tensors()).collect());
     let named = Named { tensors: &tensors, layout: NameLayout::OpenClip };
     let options = LoadOptions::default();

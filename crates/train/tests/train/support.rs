@@ -75,7 +75,7 @@ impl Case {
         let model = Model::load(&goldens().join(folder), &LoadOptions::default(), pool).unwrap();
         let inputs = Golden::open(&format!("{folder}/inputs.safetensors"));
         let ModelConfig { image, text, embed_dim, .. } = &model.config;
-        let (image, text) = (ImageTower::new(image, *embed_dim), TextTower::new(text, *embed_dim));
+        let (image, text) = (ImageTower::new(image, *embed_dim), TextTower::new(text.as_ref().unwrap(), *embed_dim));
         let weights = Golden::open(&format!("{folder}/{weights}"));
         Self { pixels: inputs.values("pixels"), ids: inputs.ids("token_ids"), weights, model, image, text }
     }
