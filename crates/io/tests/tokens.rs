@@ -339,7 +339,7 @@ fn compare_rows(kind: &str, known: &[(&str, &str)], mut row: impl FnMut(&str, us
 }
 
 /// The files of a golden folder, read once.
-fn pieces_of<'a>(read: &'a mut HashMap<String, Box<dyn Pieces>>, file: String) -> &'a dyn Pieces {
+fn pieces_of(read: &mut HashMap<String, Box<dyn Pieces>>, file: String) -> &dyn Pieces {
     let path = root().join("testdata/goldens/tokens").join(&file);
     &**read.entry(file).or_insert_with(|| read_pieces(&path).unwrap())
 }

@@ -2,12 +2,13 @@
 
 use crate::config::{ActivationName, ImageConfig, Positions};
 use crate::fingerprint::TensorHash;
-use crate::import::names::{NameLayout, TensorSource};
+use crate::import::names::{NameLayout, TensorSource, places};
 use crate::positions::{resample_image, sin_cos_2d};
 use crate::{ModelError, fingerprint};
 use openvision_io::weights::{Checkpoint, DType, TensorInfo, WeightsError};
 use openvision_kernels::gemm::{Linear, MatrixSource, PackedMatrix};
 use openvision_kernels::pool::Pool;
+use openvision_kernels::vector::{Rows, RowsMut, transpose};
 use openvision_kernels::{Buffer, Isa};
 use openvision_tensor::{CpuStore, Layout, LinearId, LinearSpec, NormId, ParamPlan, TableId, TableSpec, TensorSpec};
 use std::collections::BTreeSet;
@@ -145,24 +146,23 @@ pub struct Named<'a> {
 impl Named<'_> {
     /// The problems of one tensor of ours.
     fn problems(&self, spec: &TensorSpec, free_rows: bool) -> Vec<Problem> {
+        if self.computed(&spec.name) {
+            return Vec::new();
+        }
         let source = self.layout.source(&spec.name);
-        let names = source.names();
-        let mut expected = spec.shape.clone();
-        if let TensorSource::Transposed(_) = source {
-            expected.reverse();
-        }
-        if names.len() > 1 {
-            expected[0] /= names.len();
-        }
-        if let TensorSource::Part(_, [from, to, of]) = source {
-            expected[0] = expected[0] / (to - from) * of;
-        }
-        expected.splice(0..0, vec![1; self.layout.leading_axes(&spec.name)]);
-        names
+        let expected = source.stored_shape(&spec.shape);
+        let fits = |found: &[usize]| match (source.block, found) {
+            (Some(block), [blocks, found @ ..]) => block < *blocks && fits(found, &expected, free_rows),
+            (Some(_), []) => false,
+            (None, found) => fits(found, &expected, free_rows),
+        };
+        let is_right = |found: &[usize]| fits(found) || (source.view.cut && cut(found, &expected, source.block));
+        source
+            .names()
             .iter()
             .filter_map(|name| match self.tensors.get(name) {
                 None => Some(Problem::Missing { name: (*name).to_owned(), shape: expected.clone() }),
-                Some(found) if fits(&found.shape, &expected, free_rows) => None,
+                Some(found) if is_right(&found.shape) => None,
                 Some(found) => Some(Problem::Shape {
                     name: (*name).to_owned(),
                     expected: expected.clone(),
@@ -172,49 +172,62 @@ impl Named<'_> {
             .collect()
     }
 
-    /// Reads one tensor of ours in our layout; `out` has its length.
-    pub(crate) fn read(&self, name: &str, out: &mut [f32]) -> Result<(), ModelError> {
-        match self.layout.source(name) {
-            TensorSource::Copy(name) => self.tensors.read_f32(&name, out)?,
-            TensorSource::Rows(names) => {
-                let part = out.len() / names.len();
-                for (name, rows) in names.iter().zip(out.chunks_exact_mut(part)) {
-                    self.tensors.read_f32(name, rows)?;
-                }
+    /// Whether a tensor of ours follows from the sizes and is not in the file: the position table in OpenVision's tree.
+    pub(crate) fn computed(&self, name: &str) -> bool {
+        self.layout == NameLayout::OpenvisionJax
+            && name == "visual.positional_embedding"
+            && self.layout.source(name).names().iter().all(|name| self.tensors.get(name).is_none())
+    }
+
+    /// Reads one tensor of ours in our layout; `out` has its length, which its shape may not (positions).
+    pub(crate) fn read(&self, spec: &TensorSpec, out: &mut [f32]) -> Result<(), ModelError> {
+        let source = self.layout.source(&spec.name);
+        let names = source.names();
+        let one = out.len() / names.len();
+        for (name, rows) in names.iter().zip(out.chunks_exact_mut(one)) {
+            if source.view.order.is_empty() {
+                self.read_one(name, &source, rows)?;
+                continue;
             }
-            TensorSource::Part(name, [from, to, of]) => {
-                let one = out.len() / (to - from);
-                if !self.tensors.read_f32_part(&name, from * one, out)? {
-                    let mut stored = vec![0.0; of * one];
-                    self.tensors.read_f32(&name, &mut stored)?;
-                    out.copy_from_slice(&stored[from * one..to * one]);
-                }
+            let mut stored = vec![0.0; one];
+            self.read_one(name, &source, &mut stored)?;
+            match (&source.shape_of_one(&spec.shape)[..], &source.view.order[..]) {
+                (&[n, k], [1, 0]) => transpose(Rows::new(&stored, k, n), RowsMut::new(rows, n, k)),
+                (shape, order) => rows.iter_mut().zip(places(shape, order)).for_each(|(v, at)| *v = stored[at]),
             }
-            TensorSource::Transposed(name) => {
-                let rows = self.tensors.get(&name).map_or(1, |tensor| tensor.shape[0]).max(1);
-                let columns = out.len() / rows;
-                let mut stored = vec![0.0; out.len()];
-                self.tensors.read_f32(&name, &mut stored)?;
-                for (i, value) in stored.into_iter().enumerate() {
-                    out[i % columns * rows + i / columns] = value;
-                }
-            }
+        }
+        Ok(())
+    }
+
+    /// The elements of a file's tensor that are meant, in the file's order.
+    fn read_one(&self, name: &str, source: &TensorSource, out: &mut [f32]) -> Result<(), ModelError> {
+        let start = match (source.view.part, source.block) {
+            (Some([from, to, _]), _) => out.len() / (to - from) * from,
+            (None, block) => out.len() * block.unwrap_or(0),
+        };
+        let whole = self.tensors.get(name).map_or(out.len(), TensorInfo::elements);
+        if whole == out.len() {
+            self.tensors.read_f32(name, out)?;
+        } else if !self.tensors.read_f32_part(name, start, out)? {
+            let mut stored = vec![0.0; whole];
+            self.tensors.read_f32(name, &mut stored)?;
+            out.copy_from_slice(&stored[start..start + out.len()]);
         }
         Ok(())
     }
 
     /// Reads elements from `start` on of a tensor of `length` elements of ours; false where it has to be read as a whole.
     fn read_part(&self, name: &str, length: usize, start: usize, out: &mut [f32]) -> Result<bool, ModelError> {
-        let names = match self.layout.source(name) {
-            TensorSource::Copy(name) => vec![name],
-            TensorSource::Rows(names) => names,
-            TensorSource::Transposed(_) | TensorSource::Part(..) => return Ok(false),
-        };
+        let source = self.layout.source(name);
+        if !source.in_order() {
+            return Ok(false);
+        }
+        let names = source.names();
         let one = length / names.len();
         let (mut done, mut at) = (0, start);
         while done < out.len() {
             let count = (one - at % one).min(out.len() - done);
-            if !self.tensors.read_f32_part(&names[at / one], at % one, &mut out[done..done + count])? {
+            if !self.tensors.read_f32_part(names[at / one], at % one, &mut out[done..done + count])? {
                 return Ok(false);
             }
             done += count;
@@ -250,6 +263,25 @@ fn fits(found: &[usize], expected: &[usize], free_rows: bool) -> bool {
         _ => false,
     };
     found == expected || (scalar(found) && scalar(expected)) || (free_rows && other_rows())
+}
+
+/// Whether a stored shape is the expected one with axes cut into several: width into heads. Axes of 1 do not count.
+fn cut(found: &[usize], expected: &[usize], block: Option<usize>) -> bool {
+    let found = match (block, found) {
+        (Some(block), [blocks, found @ ..]) if block < *blocks => found,
+        (Some(_), _) => return false,
+        (None, found) => found,
+    };
+    let mut found = found.iter().filter(|size| **size != 1);
+    let whole = expected.iter().filter(|size| **size != 1).all(|wanted| {
+        let mut product = 1usize;
+        while product < *wanted {
+            let Some(size) = found.next() else { return false };
+            product = product.saturating_mul(*size);
+        }
+        product == *wanted
+    });
+    whole && found.next().is_none()
 }
 
 /// What a tower needs beyond its plan.
@@ -345,6 +377,14 @@ fn finite(name: &str, start: usize, values: &[f32]) -> Result<(), ModelError> {
     Err(ModelError::Tensors { place: "checkpoint".into(), problems })
 }
 
+/// Checks and hashes a whole tensor.
+fn hashed(name: &str, values: &[f32]) -> Result<blake3::Hash, ModelError> {
+    finite(name, 0, values)?;
+    let mut hash = TensorHash::new(name);
+    hash.update(values);
+    Ok(hash.finish())
+}
+
 struct Loader<'a> {
     named: Named<'a>,
     plan: &'a ParamPlan,
@@ -362,12 +402,9 @@ impl Loader<'_> {
     }
 
     /// Reads a whole tensor.
-    fn read(&self, name: &str, out: &mut [f32]) -> Result<blake3::Hash, ModelError> {
-        self.named.read(name, out)?;
-        finite(name, 0, out)?;
-        let mut hash = TensorHash::new(name);
-        hash.update(out);
-        Ok(hash.finish())
+    fn read(&self, name: &str, shape: Vec<usize>, out: &mut [f32]) -> Result<blake3::Hash, ModelError> {
+        self.named.read(&TensorSpec { name: name.to_owned(), shape }, out)?;
+        hashed(name, out)
     }
 
     fn linear(&self, id: LinearId, spec: &LinearSpec, staging: &mut Buffer) -> Result<Vec<blake3::Hash>, ModelError> {
@@ -377,14 +414,14 @@ impl Loader<'_> {
             Layout::InOut => {
                 staging.ensure(spec.k * spec.n);
                 let weight = &mut staging[..spec.k * spec.n];
-                let hash = self.read(&spec.weight, weight)?;
+                let hash = self.read(&spec.weight, spec.weight_shape(), weight)?;
                 packed.fill(0, MatrixSource::in_out(weight, spec.k, spec.n));
                 hash
             }
         }];
         let mut bias = vec![0.0; spec.n];
         if let Some(name) = &spec.bias {
-            hashes.push(self.read(name, &mut bias)?);
+            hashes.push(self.read(name, vec![spec.n], &mut bias)?);
         }
         self.store.set_linear(id, Linear::new(packed, spec.bias.is_some().then_some(&bias[..])));
         Ok(hashes)
@@ -407,7 +444,7 @@ impl Loader<'_> {
             staging.ensure(count * k);
             let part = &mut staging[..count * k];
             if count == n {
-                self.named.read(&spec.weight, part)?;
+                self.named.read(&TensorSpec { name: spec.weight.clone(), shape: spec.weight_shape() }, part)?;
             } else if !self.named.read_part(&spec.weight, k * n, row * k, part)? {
                 // Stored in another order: all rows at once, from the start (parts that were read are the same then).
                 (rows, row, hash) = (n, 0, TensorHash::new(&spec.weight));
@@ -425,19 +462,34 @@ impl Loader<'_> {
         let spec = &self.plan.norms[id.0];
         let (mut gamma, mut beta) = (Buffer::zeroed(spec.width), Buffer::zeroed(spec.width));
         let hashes = vec![
-            self.read(&format!("{}.weight", spec.name), &mut gamma)?,
-            self.read(&format!("{}.bias", spec.name), &mut beta)?,
+            self.read(&format!("{}.weight", spec.name), vec![spec.width], &mut gamma)?,
+            self.read(&format!("{}.bias", spec.name), vec![spec.width], &mut beta)?,
         ];
         self.store.set_norm(id, gamma, beta, spec.epsilon);
         Ok(hashes)
     }
 
+    /// Positions that follow from the grid.
+    fn computed(&self, id: TableId, spec: &TableSpec, image: &ImageConfig) -> Result<Vec<blake3::Hash>, ModelError> {
+        if image.positions != Positions::SinCos2d {
+            let problems = vec![Problem::Missing { name: spec.name.clone(), shape: spec.shape() }];
+            return Err(ModelError::Tensors { place: "checkpoint".into(), problems });
+        }
+        let table = sin_cos_2d(image.grid(), spec.width);
+        let hash = hashed(&spec.name, &table)?;
+        self.store.set_table(id, Buffer::padded(&table, table.len()));
+        Ok(vec![hash])
+    }
+
     fn table(&self, id: TableId, spec: &TableSpec) -> Result<Vec<blake3::Hash>, ModelError> {
         let positional = self.positional.filter(|positional| positional.table == id);
+        if let (true, Some(Positional { image, .. })) = (self.named.computed(&spec.name), positional) {
+            return self.computed(id, spec, image);
+        }
         let source = self.named.layout.source(&spec.name);
         let stored = self.named.tensors.get(source.names()[0]).map_or(spec.rows, |t| t.elements() / spec.width);
         let mut table = Buffer::zeroed(stored * spec.width);
-        let hash = self.read(&spec.name, &mut table)?;
+        let hash = self.read(&spec.name, spec.shape(), &mut table)?;
         let Some(Positional { image, .. }) = positional.filter(|_| stored != spec.rows) else {
             self.store.set_table(id, table);
             return Ok(vec![hash]);

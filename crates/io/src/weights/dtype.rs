@@ -1,6 +1,8 @@
-//! Element types of checkpoints, and their conversion to f32. No arithmetic beyond widening and rounding.
+//! Element types of checkpoints, and their conversion to f32. What the values of a block format are is in `blocks`.
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+
+use super::blocks;
 
 /// Element type of a stored tensor; always little-endian in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,11 +27,35 @@ pub enum DType {
     U8,
     /// One byte, zero or not.
     Bool,
+    /// GGUF: 32 values in 18 bytes.
+    Q4_0,
+    /// GGUF: 32 values in 20 bytes.
+    Q4_1,
+    /// GGUF: 32 values in 22 bytes.
+    Q5_0,
+    /// GGUF: 32 values in 24 bytes.
+    Q5_1,
+    /// GGUF: 32 values in 34 bytes.
+    Q8_0,
+    /// GGUF: 32 values in 36 bytes.
+    Q8_1,
+    /// GGUF: 256 values in 84 bytes.
+    Q2K,
+    /// GGUF: 256 values in 110 bytes.
+    Q3K,
+    /// GGUF: 256 values in 144 bytes.
+    Q4K,
+    /// GGUF: 256 values in 176 bytes.
+    Q5K,
+    /// GGUF: 256 values in 210 bytes.
+    Q6K,
+    /// GGUF: 256 values in 292 bytes.
+    Q8K,
 }
 
 impl DType {
-    /// Every type, widest first.
-    pub const ALL: [DType; 10] = [
+    /// The types whose elements stand alone, widest first: those of safetensors files.
+    pub const PLAIN: [DType; 10] = [
         DType::F64,
         DType::F32,
         DType::F16,
@@ -47,17 +73,41 @@ impl DType {
         matches!(self, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
     }
 
-    /// Bytes of one element.
-    pub const fn size_of(self) -> usize {
+    /// Elements and bytes of the smallest part that can be read alone: (1, 4) for [`DType::F32`], (32, 18) for
+    /// [`DType::Q4_0`]. The last axis of a tensor is a whole number of them.
+    pub const fn block(self) -> (usize, usize) {
         match self {
-            DType::F64 | DType::I64 => 8,
-            DType::F32 | DType::I32 => 4,
-            DType::F16 | DType::BF16 | DType::I16 => 2,
-            DType::I8 | DType::U8 | DType::Bool => 1,
+            DType::F64 | DType::I64 => (1, 8),
+            DType::F32 | DType::I32 => (1, 4),
+            DType::F16 | DType::BF16 | DType::I16 => (1, 2),
+            DType::I8 | DType::U8 | DType::Bool => (1, 1),
+            DType::Q4_0 => (32, 18),
+            DType::Q4_1 => (32, 20),
+            DType::Q5_0 => (32, 22),
+            DType::Q5_1 => (32, 24),
+            DType::Q8_0 => (32, 34),
+            DType::Q8_1 => (32, 36),
+            DType::Q2K => (256, 84),
+            DType::Q3K => (256, 110),
+            DType::Q4K => (256, 144),
+            DType::Q5K => (256, 176),
+            DType::Q6K => (256, 210),
+            DType::Q8K => (256, 292),
         }
     }
 
-    /// The name that safetensors headers use.
+    /// Whether elements stand alone.
+    pub const fn is_plain(self) -> bool {
+        self.block().0 == 1
+    }
+
+    /// Bytes of so many elements; None where they are no whole number of blocks, or too many.
+    pub const fn bytes_of(self, elements: usize) -> Option<usize> {
+        let (together, bytes) = self.block();
+        if elements.is_multiple_of(together) { (elements / together).checked_mul(bytes) } else { None }
+    }
+
+    /// The name that safetensors headers and GGUF's tools use.
     pub const fn name(self) -> &'static str {
         match self {
             DType::F64 => "F64",
@@ -70,12 +120,24 @@ impl DType {
             DType::I8 => "I8",
             DType::U8 => "U8",
             DType::Bool => "BOOL",
+            DType::Q4_0 => "Q4_0",
+            DType::Q4_1 => "Q4_1",
+            DType::Q5_0 => "Q5_0",
+            DType::Q5_1 => "Q5_1",
+            DType::Q8_0 => "Q8_0",
+            DType::Q8_1 => "Q8_1",
+            DType::Q2K => "Q2_K",
+            DType::Q3K => "Q3_K",
+            DType::Q4K => "Q4_K",
+            DType::Q5K => "Q5_K",
+            DType::Q6K => "Q6_K",
+            DType::Q8K => "Q8_K",
         }
     }
 
     /// The type of a safetensors name.
     pub fn from_name(name: &str) -> Option<DType> {
-        DType::ALL.into_iter().find(|dtype| dtype.name() == name)
+        DType::PLAIN.into_iter().find(|dtype| dtype.name() == name)
     }
 
     /// The type that a torch storage class holds, by its name without `Storage` (`Half`, `Float`, ...).
@@ -116,8 +178,9 @@ pub fn f32_to_bf16(value: f32) -> u16 {
     half::bf16::from_f32(value).to_bits()
 }
 
-/// Widens little-endian elements to f32: halves exactly, f64 and integers to the nearest f32, booleans to 0 or 1.
-/// `bytes` holds at least `out.len()` elements of `dtype`; further bytes are ignored.
+/// Widens little-endian elements to f32: halves exactly, f64 and integers to the nearest f32, booleans to 0 or 1,
+/// blocks as llama.cpp does. `bytes` holds at least `out.len()` elements of `dtype`, whole blocks; further bytes are
+/// ignored.
 pub fn widen_to_f32(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     match dtype {
         DType::F16 => widen_f16(bytes, out),
@@ -130,6 +193,7 @@ pub fn widen_to_f32(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::I8 => each(bytes, out, |b| f32::from(i8::from_le_bytes(b))),
         DType::U8 => each(bytes, out, |[b]| f32::from(b)),
         DType::Bool => each(bytes, out, |[b]| f32::from(u8::from(b != 0))),
+        _ => blocks::dequantize(dtype, bytes, out),
     }
 }
 
@@ -170,12 +234,16 @@ mod tests {
     #[test]
     fn names_and_sizes_are_the_formats() {
         let sizes = [8, 4, 2, 2, 8, 4, 2, 1, 1, 1];
-        for (dtype, size) in DType::ALL.into_iter().zip(sizes) {
-            assert_eq!(dtype.size_of(), size, "{dtype:?}");
+        for (dtype, size) in DType::PLAIN.into_iter().zip(sizes) {
+            assert_eq!(dtype.block(), (1, size), "{dtype:?}");
             assert_eq!(DType::from_name(dtype.name()), Some(dtype));
         }
         assert_eq!(DType::from_name("F99"), None);
         assert_eq!(DType::from_name("f32"), None);
+        assert_eq!(DType::from_name("Q4_0"), None);
+        assert_eq!(DType::Q4_0.bytes_of(64), Some(36));
+        assert_eq!(DType::Q4_0.bytes_of(65), None);
+        assert_eq!(DType::F64.bytes_of(usize::MAX), None);
     }
 
     #[test]

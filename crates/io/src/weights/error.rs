@@ -48,10 +48,16 @@ pub enum WeightsError {
     #[error("{} is too short: {wanted} bytes are wanted at byte {offset} (cut download, or changed while in use)", path.display())]
     ShortRead { path: PathBuf, offset: u64, wanted: u64 },
 
-    #[error("{} is no checkpoint that can be read here (safetensors, its index, or a torch file): {hint}", path.display())]
+    #[error("{} is no checkpoint that can be read here (safetensors, its index, a torch file, .npz or GGUF): {hint}", path.display())]
     Unrecognized { path: PathBuf, hint: &'static str },
     #[error("{} holds no checkpoint; looked for open_clip_model.safetensors, model.safetensors, pytorch_model.bin and their like", path.display())]
     EmptyFolder { path: PathBuf },
+    #[error(
+        "{} is an Orbax checkpoint of JAX (a database of chunks, whatever its name says), which cannot be read here. Use \
+         the PyTorch file of the same model, or restore it with orbax-checkpoint in Python and save its params with \
+         numpy.savez under names such as params/img/cls", path.display()
+    )]
+    Orbax { path: PathBuf },
     #[error("{} holds shards ({shard}) but no index file; fetch *.index.json too", path.display())]
     ShardsWithoutIndex { path: PathBuf, shard: Foreign },
 
@@ -65,6 +71,10 @@ pub enum WeightsError {
     Pickle { path: PathBuf, source: PickleError },
     #[error("{}: {source}", path.display())]
     Torch { path: PathBuf, source: TorchError },
+    #[error("{}: array \"{array}\": {source}", path.display())]
+    Npy { path: PathBuf, array: Foreign, source: NpyError },
+    #[error("{}: {source}", path.display())]
+    Gguf { path: PathBuf, source: GgufError },
 
     #[error("{}: tensor \"{tensor}\" is there twice", path.display())]
     DuplicateTensor { path: PathBuf, tensor: Foreign },
@@ -172,6 +182,8 @@ pub enum ZipError {
         "zip archive: member \"{member}\" is compressed; torch stores members plain. Save the model again with torch.save"
     )]
     Compressed { member: Foreign },
+    #[error("zip archive: member \"{member}\" is compressed by method {method}; plain (0) and deflate (8) are read")]
+    Method { member: Foreign, method: u16 },
     #[error("zip archive: member \"{member}\" is encrypted")]
     Encrypted { member: Foreign },
 }
@@ -230,7 +242,7 @@ pub enum PickleError {
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum TorchError {
-    #[error("zip archive without data.pkl: no torch file")]
+    #[error("zip archive without data.pkl and without .npy arrays: neither a torch file nor .npz")]
     NoPickle,
     #[error("zip archive with two data.pkl: \"{first}\" and \"{second}\"")]
     TwoPickles { first: Foreign, second: Foreign },
@@ -272,4 +284,92 @@ pub enum TorchError {
     OutsideStorage { tensor: Foreign, elements: u64 },
     #[error("tensor \"{tensor}\": {elements} elements made by repeating {stored}; more than {limit} are refused", limit = super::torch_tree::MAX_EXPANDED)]
     Expanded { tensor: Foreign, elements: u64, stored: u64 },
+}
+
+/// A defect of an array in a `.npz` archive.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum NpyError {
+    #[error("its name is not UTF-8")]
+    NameNotUtf8,
+    #[error("the archive holds {count} arrays, the limit is {limit}", limit = super::MAX_TENSORS)]
+    TooManyArrays { count: usize },
+    #[error("no .npy array: it does not begin with \\x93NUMPY")]
+    Magic,
+    #[error(".npy version {version} is newer than the 3 known here")]
+    Version { version: u8 },
+    #[error(".npy header cannot be read: {message}")]
+    Header { message: String },
+    #[error(".npy header of {len} bytes, the limit is {limit}", limit = super::npz::MAX_NPY_HEADER)]
+    HeaderTooLong { len: usize },
+    #[error(".npy header: {what} at byte {at}")]
+    Literal { at: usize, what: &'static str },
+    #[error("refused: an array of Python objects, which is a pickle inside. It may be hostile")]
+    Object,
+    #[error("an array of records; arrays of one type are read")]
+    Structured,
+    #[error("big-endian array; save it again with array.astype(array.dtype.newbyteorder('<'))")]
+    BigEndian,
+    #[error("unknown or unsupported type \"{found}\"")]
+    DType { found: Foreign },
+    #[error("more than {limit} axes", limit = super::MAX_RANK)]
+    TooManyAxes,
+    #[error("the shape does not fit into memory addresses")]
+    ShapeOverflow,
+    #[error("its shape needs {needed} bytes, the archive holds {held} (cut or changed?)")]
+    Size { needed: u64, held: u64 },
+    #[error("refused: {stored} bytes would inflate to {inflated}, more than {limit} times as many; save it with numpy.savez, not savez_compressed", limit = super::npz::MAX_INFLATION)]
+    Bomb { stored: u64, inflated: u64 },
+    #[error("it cannot be inflated: {message}")]
+    Inflate { message: String },
+    #[error("it inflates to more than its shape says")]
+    TooLong,
+}
+
+/// A defect of a GGUF file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum GgufError {
+    #[error("no GGUF file: it does not begin with GGUF")]
+    Magic,
+    #[error("GGUF version {version}; 2 and 3 are read")]
+    Version { version: u32 },
+    #[error("big-endian GGUF file; convert it with gguf-py's gguf_convert_endian")]
+    BigEndian,
+    #[error("GGUF file is cut: {wanted} bytes are wanted at byte {offset}")]
+    Cut { offset: u64, wanted: u64 },
+    #[error("GGUF metadata and tensor table of more than {limit} bytes", limit = super::MAX_HEADER)]
+    TooLong,
+    #[error("GGUF file announces {count} tensors, the limit is {limit}", limit = super::MAX_TENSORS)]
+    TooManyTensors { count: u64 },
+    #[error("GGUF file announces {count} metadata entries, the limit is {limit}", limit = super::gguf::MAX_ENTRIES)]
+    TooManyEntries { count: u64 },
+    #[error("GGUF metadata: an array of {count}; all arrays together may have {limit} elements", limit = super::gguf::MAX_ELEMENTS)]
+    TooManyElements { count: u64 },
+    #[error("GGUF metadata: an array of arrays")]
+    NestedArray,
+    #[error("GGUF metadata: unknown value type {kind}")]
+    ValueType { kind: u32 },
+    #[error("GGUF metadata: key \"{key}\" is there twice")]
+    DuplicateKey { key: Foreign },
+    #[error("GGUF: text that is not UTF-8 at byte {offset}")]
+    NotUtf8 { offset: u64 },
+    #[error("GGUF: general.alignment is {found}, not a power of two")]
+    Alignment { found: Foreign },
+    #[error("tensor \"{tensor}\" of {dimensions} dimensions, the limit is {limit}", limit = super::gguf::MAX_DIMENSIONS)]
+    TooManyDimensions { tensor: Foreign, dimensions: u32 },
+    #[error("tensor \"{tensor}\": unknown or unsupported type {number}")]
+    TensorType { tensor: Foreign, number: u32 },
+    #[error("tensor \"{tensor}\": rows of {row} are no whole number of {dtype} blocks of {block}")]
+    RowNotWhole { tensor: Foreign, dtype: &'static str, row: usize, block: usize },
+    #[error("tensor \"{tensor}\": the shape does not fit into memory addresses")]
+    ShapeOverflow { tensor: Foreign },
+    #[error("tensor \"{tensor}\" begins at {offset}, which is no multiple of the alignment {alignment}")]
+    Unaligned { tensor: Foreign, offset: u64, alignment: u64 },
+    #[error("tensor \"{tensor}\" begins at {offset}, inside the tensor before it (which ends at {previous_end})")]
+    Overlap { tensor: Foreign, offset: u64, previous_end: u64 },
+    #[error("tensor \"{tensor}\": {bytes} bytes at {offset} of the data, the file has {available} (cut download?)")]
+    BeyondEnd { tensor: Foreign, offset: u64, bytes: u64, available: u64 },
 }

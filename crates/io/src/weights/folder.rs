@@ -22,7 +22,7 @@ const PREFERRED: [&str; 13] = [
     "model.pt",
 ];
 /// Otherwise the first file by name with the first of these endings that occurs.
-const ENDINGS: [&str; 6] = [".safetensors", ".index.json", ".bin", ".pth", ".pt", ".ckpt"];
+const ENDINGS: [&str; 8] = [".safetensors", ".index.json", ".bin", ".pth", ".pt", ".ckpt", ".npz", ".gguf"];
 /// Beside weights in training folders; not weights.
 const NOT_WEIGHTS: [&str; 5] = ["optimizer", "scheduler", "training_args", "rng_state", "scaler"];
 
@@ -57,7 +57,28 @@ pub(super) fn find(folder: &Path) -> Result<PathBuf, WeightsError> {
             }
         };
     }
+    if let Some(path) = orbax(folder) {
+        return Err(WeightsError::Orbax { path });
+    }
     Err(WeightsError::EmptyFolder { path: folder.to_owned() })
+}
+
+/// The Orbax checkpoint that `folder` is or holds: `jax_orbax_weight/checkpoint.npz/STEP/default/manifest.ocdbt` in
+/// OpenVision's repositories.
+fn orbax(folder: &Path) -> Option<PathBuf> {
+    const MARKS: [&str; 3] = ["manifest.ocdbt", "_CHECKPOINT_METADATA", "_METADATA"];
+    let is_one = |folder: &Path| MARKS.iter().any(|mark| folder.join(mark).is_file());
+    let mut level = vec![folder.to_owned()];
+    for _ in 0..4 {
+        if let Some(found) = level.iter().find(|folder| is_one(folder)) {
+            return Some(found.clone());
+        }
+        let below = level.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
+        let folders = below.flat_map(|entries| entries.flatten().map(|entry| entry.path()));
+        // A training folder has a few steps; a folder of other things is not searched to its end.
+        level = folders.filter(|path| path.is_dir()).take(64).collect();
+    }
+    None
 }
 
 /// `NAME-00001-of-00005.ENDING`: a part, never the whole model.

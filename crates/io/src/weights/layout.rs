@@ -70,7 +70,7 @@ pub(super) fn read(
     match layout {
         Layout::Contiguous { elements: 0 } => Ok(()),
         Layout::Contiguous { .. } => source.read_at(out, offset),
-        Layout::Strided { dimensions } => read_strided(source, offset, dimensions, dtype.size_of(), out),
+        Layout::Strided { dimensions } => read_strided(source, offset, dimensions, dtype.block().1, out),
     }
 }
 

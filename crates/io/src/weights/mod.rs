@@ -1,13 +1,17 @@
-//! Checkpoint containers: safetensors (one file, or shards with an index) and torch files by a restricted reader.
+//! Checkpoint containers: safetensors (one file, or shards with an index), torch files by a restricted reader, `.npz`
+//! trees, GGUF.
 //! Knows names, types, shapes and bytes of tensors; which model they make is not its business.
 //!
 //! Files are read by positioned reads and never mapped. Everything a file declares is checked against the file or a
 //! stated limit before memory is reserved for it, and every defect is an error of its own ([`WeightsError`]).
 
+mod blocks;
 mod dtype;
 mod error;
 mod folder;
+mod gguf;
 mod layout;
+mod npz;
 mod pickle;
 mod pickle_input;
 mod safetensors;
@@ -22,11 +26,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use dtype::{DType, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, narrow_from_f32, widen_to_f32};
-pub use error::{Foreign, HeaderError, IndexError, PickleError, TorchError, WeightsError, ZipError};
+pub use error::{
+    Foreign, GgufError, HeaderError, IndexError, NpyError, PickleError, TorchError, WeightsError, ZipError,
+};
+pub use gguf::GgufValue;
 pub use safetensors_write::{SafeTensorsWriter, TensorData, write_safetensors};
 
 use layout::Layout;
+use npz::Deflated;
 use source::Source;
+use zip::Directory;
 
 /// Longest safetensors header and index, in bytes: the reference reader's limit.
 pub const MAX_HEADER: usize = 100_000_000;
@@ -38,13 +47,13 @@ pub const MAX_TENSORS: usize = 250_000;
 /// Most shards of a checkpoint; each stays open while the checkpoint is.
 pub const MAX_SHARDS: usize = 500;
 
-/// Elements that are converted at once in [`Checkpoint::read_f32`]: a buffer of 64 KiB for the widest type.
-const CONVERT: usize = 8192;
+/// Bytes that are converted at once in [`Checkpoint::read_f32`].
+const CONVERT: usize = 64 << 10;
 
 /// Name, type and shape of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// As in the file, after a `module.` before all names was taken off. It may hold any character: escape it before
+    /// As in the file, after a `module.` before all names, or a tree's `params/`, was taken off. It may hold any character: escape it before
     /// printing, and never use it as a path.
     pub name: String,
     /// Type as stored.
@@ -61,7 +70,8 @@ impl TensorInfo {
 
     /// Bytes of the contiguous tensor.
     pub fn bytes(&self) -> usize {
-        self.elements() * self.dtype.size_of()
+        let (together, bytes) = self.dtype.block();
+        self.elements() / together * bytes
     }
 }
 
@@ -81,6 +91,10 @@ pub enum Container {
     TorchLegacy,
     /// Torch files and their index.
     ShardedTorch,
+    /// numpy arrays in a zip archive, as JAX code saves trees.
+    Npz,
+    /// GGUF, as llama.cpp and its kin use it.
+    Gguf,
 }
 
 impl Container {
@@ -93,6 +107,8 @@ impl Container {
             Container::TorchScript => "TorchScript archive",
             Container::TorchLegacy => "legacy torch file",
             Container::ShardedTorch => "torch shards",
+            Container::Npz => "npz tree",
+            Container::Gguf => "GGUF",
         }
     }
 }
@@ -108,6 +124,7 @@ pub struct Checkpoint {
     /// Of each tensor, in the same order.
     locations: Vec<Location>,
     metadata: BTreeMap<String, String>,
+    typed: BTreeMap<String, GgufValue>,
     ignored: Vec<String>,
 }
 
@@ -115,9 +132,10 @@ pub struct Checkpoint {
 #[derive(Debug)]
 struct Location {
     source: usize,
-    /// Byte of the first element.
+    /// Byte of the first element, or of the deflate stream that holds them.
     offset: u64,
     layout: Layout,
+    deflated: Option<Deflated>,
 }
 
 /// One file, read.
@@ -126,6 +144,7 @@ struct Part {
     source: Source,
     tensors: Vec<(TensorInfo, Location)>,
     metadata: BTreeMap<String, String>,
+    typed: BTreeMap<String, GgufValue>,
     ignored: Vec<String>,
 }
 
@@ -134,16 +153,37 @@ struct Part {
 enum Content {
     SafeTensors,
     Index,
-    TorchZip,
+    /// A torch file or a tree of arrays.
+    Zip,
     TorchLegacy,
     BarePickle,
+    Gguf,
+}
+
+impl Location {
+    /// Whether the elements lie in the file in their own order.
+    fn in_order(&self) -> bool {
+        self.deflated.is_none() && matches!(self.layout, Layout::Contiguous { .. })
+    }
+}
+
+/// Zeros for all bytes of a tensor.
+fn allocate(info: &TensorInfo) -> Result<Vec<u8>, WeightsError> {
+    let (mut out, bytes) = (Vec::new(), info.bytes());
+    if out.try_reserve_exact(bytes).is_err() {
+        return Err(WeightsError::OutOfMemory { tensor: Foreign::from(info.name.as_str()), bytes });
+    }
+    out.resize(bytes, 0);
+    Ok(out)
 }
 
 impl Checkpoint {
-    /// Opens a safetensors file, an index of shards, a torch file, or the preferred one of these in a folder.
+    /// Opens a safetensors file, an index of shards, a torch file, an `.npz` tree, a GGUF file, or the preferred one of
+    /// these in a folder.
     ///
     /// A torch file's state dict is found as open_clip finds it: the entry `state_dict` of a dict, else the dict; of a
-    /// TorchScript archive the attributes. If all names begin with `module.`, that is taken off.
+    /// TorchScript archive the attributes. If all names begin with `module.`, that is taken off. A tree's model is found
+    /// as big_vision finds it: under `params/` or `opt/target/`, else the tree.
     ///
     /// # Errors
     /// [`WeightsError`] says which file is wrong, how, and at which tensor.
@@ -191,6 +231,7 @@ impl Checkpoint {
             tensors: Vec::new(),
             locations: Vec::new(),
             metadata: BTreeMap::new(),
+            typed: BTreeMap::new(),
             ignored: Vec::new(),
         };
         let mut all = Vec::new();
@@ -201,6 +242,7 @@ impl Checkpoint {
             for (key, value) in part.metadata {
                 checkpoint.metadata.entry(key).or_insert(value);
             }
+            checkpoint.typed.extend(part.typed);
             checkpoint.ignored.extend(part.ignored);
         }
         if all.iter().all(|(info, _)| info.name.starts_with("module.")) {
@@ -237,12 +279,19 @@ impl Checkpoint {
         self.find(name).map(|at| &self.tensors[at])
     }
 
-    /// safetensors: its `__metadata__`. Torch: the plain values beside the tensors (`epoch`, `name`) as text.
+    /// safetensors: its `__metadata__`. Torch: the plain values beside the tensors (`epoch`, `name`) as text. GGUF: all
+    /// values as text, arrays shortened.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// Entries of a torch file that are neither tensors of the state dict nor plain values (`optimizer`).
+    /// The metadata of a GGUF file with its types; empty for other files.
+    pub fn gguf_metadata(&self) -> &BTreeMap<String, GgufValue> {
+        &self.typed
+    }
+
+    /// Entries of a torch file that are neither tensors of the state dict nor plain values (`optimizer`); of an archive
+    /// of arrays what is not the model's.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
     }
@@ -252,14 +301,9 @@ impl Checkpoint {
     /// # Errors
     /// [`WeightsError::NoSuchTensor`], [`WeightsError::OutOfMemory`], or a read error.
     pub fn read_bytes(&self, name: &str) -> Result<Vec<u8>, WeightsError> {
-        let (info, _) = self.look_up(name)?;
-        let mut out = Vec::new();
-        let bytes = info.bytes();
-        if out.try_reserve_exact(bytes).is_err() {
-            return Err(WeightsError::OutOfMemory { tensor: Foreign::from(name), bytes });
-        }
-        out.resize(bytes, 0);
-        self.read_bytes_into(name, &mut out)?;
+        let (info, location) = self.look_up(name)?;
+        let mut out = allocate(info)?;
+        self.read_stored(info, location, &mut out)?;
         Ok(out)
     }
 
@@ -270,15 +314,35 @@ impl Checkpoint {
     pub fn read_bytes_into(&self, name: &str, out: &mut [u8]) -> Result<(), WeightsError> {
         let (info, location) = self.look_up(name)?;
         if out.len() != info.bytes() {
-            let given = out.len() / info.dtype.size_of();
+            let (together, bytes) = info.dtype.block();
+            let given = out.len() / bytes * together;
             return Err(WeightsError::WrongLength { tensor: Foreign::from(name), elements: info.elements(), given });
         }
-        layout::read(&self.sources[location.source], location.offset, &location.layout, info.dtype, out)
+        self.read_stored(info, location, out)
     }
 
-    /// The tensor as f32, row-major: halves exactly, f64 and integers to the nearest f32, booleans to 0 and 1. f32 is
-    /// read straight into `out`; other types pass through a buffer of 64 KiB (through one of the tensor's stored size
-    /// when it is not contiguous).
+    /// All bytes of a tensor, row-major; `out` has their number.
+    fn read_stored(&self, info: &TensorInfo, location: &Location, out: &mut [u8]) -> Result<(), WeightsError> {
+        let source = &self.sources[location.source];
+        let Some(deflated) = location.deflated else {
+            return layout::read(source, location.offset, &location.layout, info.dtype, out);
+        };
+        let inflate = |out: &mut [u8]| {
+            let array = || Foreign::from(info.name.as_str());
+            let inflated = deflated.inflate(source, location.offset, out);
+            inflated.map_err(|error| WeightsError::Npy { path: source.path().into(), array: array(), source: error })
+        };
+        if matches!(location.layout, Layout::Contiguous { .. }) {
+            return inflate(out);
+        }
+        let mut all = allocate(info)?;
+        inflate(&mut all)?;
+        layout::read(&Source::from_bytes(all), 0, &location.layout, info.dtype, out)
+    }
+
+    /// The tensor as f32, row-major: halves exactly, f64 and integers to the nearest f32, booleans to 0 and 1, blocks
+    /// dequantized. f32 is read straight into `out`; other types pass through a buffer of 64 KiB (through one of the
+    /// tensor's stored size when it is not contiguous or deflated).
     ///
     /// # Errors
     /// [`WeightsError::NoSuchTensor`], [`WeightsError::WrongLength`] when `out` has not exactly the tensor's number of
@@ -289,21 +353,21 @@ impl Checkpoint {
         if out.len() != elements {
             return Err(WeightsError::WrongLength { tensor: Foreign::from(name), elements, given: out.len() });
         }
-        match location.layout {
-            Layout::Contiguous { .. } => return self.read_contiguous(info, location, 0, out),
-            Layout::Strided { .. } if info.dtype == DType::F32 => {
-                let (source, bytes) = (&self.sources[location.source], bytemuck::cast_slice_mut(out));
-                layout::read(source, location.offset, &location.layout, info.dtype, bytes)?;
-                from_little_endian(out);
-            }
-            Layout::Strided { .. } => widen_to_f32(info.dtype, &self.read_bytes(name)?, out),
+        if location.in_order() {
+            return self.read_contiguous(info, location, 0, out);
+        }
+        if info.dtype == DType::F32 {
+            self.read_stored(info, location, bytemuck::cast_slice_mut(out))?;
+            from_little_endian(out);
+        } else {
+            widen_to_f32(info.dtype, &self.read_bytes(name)?, out);
         }
         Ok(())
     }
 
     /// Elements `start..start + out.len()` of a tensor as f32, as [`Checkpoint::read_f32`] gives them, so that a large
-    /// tensor can pass through a small buffer. `false`, with nothing read, where the tensor is not stored in its own
-    /// order and has to be read as a whole.
+    /// tensor can pass through a small buffer. `false`, with nothing read, where the tensor is deflated or not stored in
+    /// its own order and has to be read as a whole.
     ///
     /// # Errors
     /// [`WeightsError::NoSuchTensor`], [`WeightsError::WrongLength`] when the tensor has no such elements, or a read
@@ -315,7 +379,7 @@ impl Checkpoint {
             let given = start.saturating_add(out.len());
             return Err(WeightsError::WrongLength { tensor: Foreign::from(name), elements, given });
         }
-        if matches!(location.layout, Layout::Strided { .. }) {
+        if !location.in_order() {
             return Ok(false);
         }
         self.read_contiguous(info, location, start, out)?;
@@ -330,24 +394,37 @@ impl Checkpoint {
         start: usize,
         out: &mut [f32],
     ) -> Result<(), WeightsError> {
-        let (source, width) = (&self.sources[location.source], info.dtype.size_of());
-        let mut offset = location.offset + (start * width) as u64;
+        let source = &self.sources[location.source];
         if out.is_empty() {
             return Ok(());
         }
         if info.dtype == DType::F32 {
-            source.read_at(bytemuck::cast_slice_mut(out), offset)?;
+            source.read_at(bytemuck::cast_slice_mut(out), location.offset + 4 * start as u64)?;
             from_little_endian(out);
             return Ok(());
         }
+        let (together, width) = info.dtype.block();
         // u64 so that the bytes are aligned for every type.
-        let mut buffer = [0u64; CONVERT];
+        let mut buffer = [0u64; CONVERT / 8];
         let buffer: &mut [u8] = bytemuck::cast_slice_mut(&mut buffer);
-        for part in out.chunks_mut(CONVERT) {
-            let bytes = &mut buffer[..part.len() * width];
-            source.read_at(bytes, offset)?;
-            widen_to_f32(info.dtype, bytes, part);
-            offset += bytes.len() as u64;
+        let mut done = 0;
+        while done < out.len() {
+            let (block, within) = ((start + done) / together, (start + done) % together);
+            let rest = &mut out[done..];
+            let blocks = (rest.len() / together).min(CONVERT / width);
+            let bytes = &mut buffer[..blocks.max(1) * width];
+            source.read_at(bytes, location.offset + (block * width) as u64)?;
+            if within == 0 && blocks > 0 {
+                widen_to_f32(info.dtype, bytes, &mut rest[..blocks * together]);
+                done += blocks * together;
+            } else {
+                // A part that begins or ends inside a block.
+                let mut whole = [0.0; blocks::LARGEST];
+                widen_to_f32(info.dtype, &bytes[..width], &mut whole[..together]);
+                let count = (together - within).min(rest.len());
+                rest[..count].copy_from_slice(&whole[within..within + count]);
+                done += count;
+            }
         }
         Ok(())
     }
@@ -375,12 +452,13 @@ impl Content {
         // A safetensors file of 123 header bytes begins with '{' too, but then with zeros.
         let is_length = head.len() >= 8 && head[4..8] == [0; 4];
         Ok(match head.as_slice() {
-            [b'P', b'K', 3 | 5, 4 | 6, ..] => Content::TorchZip,
+            [b'P', b'K', 3 | 5, 4 | 6, ..] => Content::Zip,
+            [b'G', b'G', b'U', b'F', ..] => Content::Gguf,
             _ if head.starts_with(&torch::LEGACY_MAGIC) => Content::TorchLegacy,
             _ if is_length || head.get(8) == Some(&b'{') => Content::SafeTensors,
             _ if first == Some(&b'{') => Content::Index,
             [0x80, 0..=5, ..] => Content::BarePickle,
-            [b'G', b'G', b'U', b'F', ..] => return unrecognized("it is a GGUF file"),
+            [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => return unrecognized("it is one array; .npz holds named ones"),
             [b'<', ..] => return unrecognized("it is a web page; the download went wrong"),
             _ if head.starts_with(b"version https://") => {
                 return unrecognized("it is a Git LFS pointer; fetch the file itself with git lfs pull");
@@ -395,7 +473,15 @@ impl Part {
     fn read(source: Source, content: Content) -> Result<Part, WeightsError> {
         match content {
             Content::SafeTensors => safetensors::read(source),
-            Content::TorchZip => torch::read_zip(source),
+            Content::Zip => {
+                let directory = Directory::read(&source)?;
+                if npz::is_npz(&directory) {
+                    npz::read(source, &directory)
+                } else {
+                    torch::read_zip(source, &directory)
+                }
+            }
+            Content::Gguf => gguf::read(source),
             Content::TorchLegacy => torch::read_legacy(source),
             Content::BarePickle => Err(torch::refuse_bare_pickle(&source)),
             Content::Index => Err(WeightsError::Index { path: source.path().to_owned(), source: IndexError::InMemory }),
@@ -416,7 +502,8 @@ fn from_little_endian(values: &mut [f32]) {
 fn element_count(shape: &[usize], dtype: DType) -> Option<usize> {
     let mut nonzero = shape.iter().filter(|size| **size != 0);
     let count = nonzero.try_fold(1usize, |count, size| count.checked_mul(*size))?;
-    let bytes = count.checked_mul(dtype.size_of())?;
+    let (together, bytes) = dtype.block();
+    let bytes = count.div_ceil(together).checked_mul(bytes)?;
     if isize::try_from(bytes).is_err() {
         return None;
     }

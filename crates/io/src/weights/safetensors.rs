@@ -23,7 +23,14 @@ pub(super) fn read(source: Source) -> Result<Part, WeightsError> {
     let data_start = 8 + text.len() as u64;
     let header = parse(&text).map_err(wrap)?;
     let tensors = place(&header.tensors, data_start, source.len() - data_start).map_err(wrap)?;
-    Ok(Part { container: Container::SafeTensors, source, tensors, metadata: header.metadata, ignored: Vec::new() })
+    Ok(Part {
+        container: Container::SafeTensors,
+        source,
+        tensors,
+        metadata: header.metadata,
+        typed: BTreeMap::new(),
+        ignored: Vec::new(),
+    })
 }
 
 /// The header's bytes; the announced length is checked before anything is allocated.
@@ -78,7 +85,7 @@ fn place(
         let elements = super::element_count(&entry.shape.0, dtype);
         let elements = elements.ok_or_else(|| HeaderError::ShapeOverflow { tensor: tensor() })?;
         let given = end.checked_sub(begin).ok_or_else(|| HeaderError::Reversed { tensor: tensor(), begin, end })?;
-        let needed = (elements * dtype.size_of()) as u64;
+        let needed = (elements * dtype.block().1) as u64;
         if given != needed {
             return Err(HeaderError::SizeMismatch { tensor: tensor(), needed, given });
         }
@@ -94,7 +101,7 @@ fn place(
         position = end;
         let info = TensorInfo { name: name.clone(), dtype, shape: entry.shape.0.clone() };
         let layout = Layout::Contiguous { elements };
-        tensors.push((info, Location { source: 0, offset: data_start + begin, layout }));
+        tensors.push((info, Location { source: 0, offset: data_start + begin, layout, deflated: None }));
     }
     match available - position {
         0 => Ok(tensors),

@@ -44,7 +44,7 @@ impl SafeTensorsWriter {
     /// are sorted within a type, as the reference writer does, so that every tensor is aligned.
     ///
     /// # Errors
-    /// [`WeightsError::BadTensorToWrite`] for a name twice, a reserved name, more than 8 dimensions or a shape that
+    /// [`WeightsError::BadTensorToWrite`] for a name twice, a reserved name, a block type, more than 8 dimensions or a shape that
     /// overflows; [`WeightsError::HeaderTooLargeToWrite`]; [`WeightsError::Write`].
     pub fn create(
         path: &Path,
@@ -60,11 +60,14 @@ impl SafeTensorsWriter {
             if info.name == "__metadata__" {
                 return Err(bad("the name is reserved"));
             }
+            if !info.dtype.is_plain() {
+                return Err(bad("safetensors has no block types"));
+            }
             if info.shape.len() > MAX_RANK {
                 return Err(bad("more than 8 dimensions"));
             }
             let elements = super::element_count(&info.shape, info.dtype).ok_or_else(|| bad("the shape overflows"))?;
-            let bytes = elements * info.dtype.size_of();
+            let bytes = elements * info.dtype.block().1;
             let place = Place { offset: end, bytes, written: bytes == 0 };
             if places.insert(info.name.clone(), place).is_some() {
                 return Err(bad("the name is there twice"));

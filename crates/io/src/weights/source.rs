@@ -78,6 +78,11 @@ impl Source {
         })
     }
 
+    /// The part of the file from `offset` on as a stream.
+    pub(super) fn reader(&self, offset: u64, len: u64) -> Reader<'_> {
+        Reader { source: self, offset, end: offset.saturating_add(len).min(self.len) }
+    }
+
     /// A part of the file in a new vector. The part is checked against the length first, so a declared size
     /// never allocates more than the file has.
     pub(super) fn read_vec(&self, offset: u64, len: u64) -> Result<Vec<u8>, WeightsError> {
@@ -88,6 +93,22 @@ impl Source {
         let mut out = vec![0; usize::try_from(len).map_err(|_| short())?];
         self.read_at(&mut out, offset)?;
         Ok(out)
+    }
+}
+
+/// A part of a source, read forwards.
+pub(super) struct Reader<'a> {
+    source: &'a Source,
+    offset: u64,
+    end: u64,
+}
+
+impl std::io::Read for Reader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let len = (out.len() as u64).min(self.end.saturating_sub(self.offset)) as usize;
+        self.source.read_at(&mut out[..len], self.offset).map_err(std::io::Error::other)?;
+        self.offset += len as u64;
+        Ok(len)
     }
 }
 

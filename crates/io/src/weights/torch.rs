@@ -1,7 +1,7 @@
 //! The three files that `torch.save` and `torch.jit.save` have written over the years: zip archives, TorchScript
 //! archives (a zip too), and the row of pickles and raw storages from before torch 1.6.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::dtype::DType;
 use super::error::{Foreign, TorchError, WeightsError};
@@ -17,10 +17,9 @@ pub(super) const LEGACY_MAGIC: [u8; 15] =
     [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, b'.'];
 
 /// Reads a zip archive. Layout: one root folder with `data.pkl` and `data/KEY`, each stored plain.
-pub(super) fn read_zip(source: Source) -> Result<Part, WeightsError> {
-    let directory = Directory::read(&source)?;
+pub(super) fn read_zip(source: Source, directory: &Directory) -> Result<Part, WeightsError> {
     let wrap = |error| WeightsError::Torch { path: source.path().to_owned(), source: error };
-    let root = find_root(&directory).map_err(wrap)?;
+    let root = find_root(directory).map_err(wrap)?;
     let member_named = |name: &str| -> Option<(Vec<u8>, super::zip::Member)> {
         let name = [root.as_slice(), name.as_bytes()].concat();
         directory.get(&name).map(|member| (name, member))
@@ -147,7 +146,7 @@ fn legacy_storages(
         if count != elements {
             return Err(wrap(TorchError::LegacyCount { key: foreign(), declared: elements, found: count }));
         }
-        let size = count.checked_mul(dtype.size_of() as u64).ok_or_else(unknown)?;
+        let size = count.checked_mul(dtype.block().1 as u64).ok_or_else(unknown)?;
         let next = (position + 8).checked_add(size).filter(|next| *next <= source.len());
         let short = || WeightsError::ShortRead { path: source.path().to_owned(), offset: position, wanted: size };
         let next = next.ok_or_else(short)?;
@@ -168,7 +167,7 @@ pub(super) fn refuse_bare_pickle(source: &Source) -> WeightsError {
 }
 
 fn part(source: Source, container: Container, tensors: Vec<(TensorInfo, Location)>, found: StateDict) -> Part {
-    Part { container, source, tensors, metadata: found.scalars, ignored: found.ignored }
+    Part { container, source, tensors, metadata: found.scalars, typed: BTreeMap::new(), ignored: found.ignored }
 }
 
 impl StoredTensor {
@@ -182,7 +181,7 @@ impl StoredTensor {
 
     /// The tensor's place in a file where its storage has `size` bytes from `start` on.
     fn place(&self, start: u64, size: u64) -> Result<(TensorInfo, Location), TorchError> {
-        let width = self.dtype.size_of() as u64;
+        let width = self.dtype.block().1 as u64;
         // As torch: the declared size must be the stored one, not just fit.
         let declared = self.elements.checked_mul(width);
         if declared != Some(size) {
@@ -194,6 +193,6 @@ impl StoredTensor {
         // An empty tensor may have any offset; it is never read.
         let offset = if layout.elements() == 0 { start } else { start + self.offset * width };
         let info = TensorInfo { name: self.name.clone(), dtype: self.dtype, shape: self.shape.clone() };
-        Ok((info, Location { source: 0, offset, layout }))
+        Ok((info, Location { source: 0, offset, layout, deflated: None }))
     }
 }

@@ -1,4 +1,4 @@
-//! The directory of a zip archive, and where each stored member's bytes lie. Reads only: no inflating, no writing.
+//! The directory of a zip archive, and where each member's bytes lie. Reads only: no inflating, no writing.
 //!
 //! Why not the `zip` crate (9.8 was tried): without its optional parts it still brings 9 crates and 12,000 lines, it
 //! reserves memory by the declared number of members and by the declared length of the zip64 record, and it wants
@@ -19,9 +19,18 @@ const MAX_END: u64 = 22 + 65_535;
 pub(super) struct Member {
     /// Bytes as stored.
     pub(super) size: u64,
+    /// Bytes once inflated, as the directory says; the same where the member is stored plain.
+    pub(super) inflated: u64,
     header: u64,
     method: u16,
     flags: u16,
+}
+
+impl Member {
+    /// Whether the bytes are a deflate stream.
+    pub(super) fn deflated(self) -> bool {
+        self.method == 8
+    }
 }
 
 /// The directory, by raw member name.
@@ -63,7 +72,7 @@ impl Directory {
     }
 
     /// Member names in order.
-    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> + Clone {
         self.members.keys().map(Vec::as_slice)
     }
 
@@ -72,14 +81,23 @@ impl Directory {
         self.members.get(name).copied()
     }
 
-    /// The offset of a stored member's first byte, from its local header; the whole member is inside the file.
+    /// The offset of a plain member's first byte; a compressed one is refused.
     pub(super) fn data_offset(&self, source: &Source, name: &[u8], member: Member) -> Result<u64, WeightsError> {
+        if member.method != 0 {
+            let error = ZipError::Compressed { member: lossy(name) };
+            return Err(WeightsError::Zip { path: source.path().to_owned(), source: error });
+        }
+        self.start(source, name, member)
+    }
+
+    /// The offset of a plain or deflated member's first byte, from its local header; all of it is inside the file.
+    pub(super) fn start(&self, source: &Source, name: &[u8], member: Member) -> Result<u64, WeightsError> {
         let wrap = |error| WeightsError::Zip { path: source.path().to_owned(), source: error };
         if member.flags & 1 != 0 {
             return Err(wrap(ZipError::Encrypted { member: lossy(name) }));
         }
-        if member.method != 0 {
-            return Err(wrap(ZipError::Compressed { member: lossy(name) }));
+        if !matches!(member.method, 0 | 8) {
+            return Err(wrap(ZipError::Method { member: lossy(name), method: member.method }));
         }
         let outside = || wrap(ZipError::MemberOutside { member: lossy(name) });
         if member.header.checked_add(30).is_none_or(|end| end > source.len()) {
@@ -176,7 +194,7 @@ fn parse_entry(bytes: &[u8]) -> Option<(&[u8], Member, &[u8])> {
     if method == 0 && size != stored {
         return None;
     }
-    Some((name, Member { size: stored, header, method, flags }, rest))
+    Some((name, Member { size: stored, inflated: size, header, method, flags }, rest))
 }
 
 /// The body of the extra field with id 1.

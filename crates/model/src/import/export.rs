@@ -2,13 +2,15 @@
 
 use super::decoder;
 use super::hugging_face::activation_name;
-use super::names::{NameLayout, TensorSource};
+use super::names::{NameLayout, places};
 use super::source::Description;
 use crate::ModelError;
 use crate::config::{
-    ActivationName, Family, ImagePooling, ModelConfig, TextConfig, TextLayout, TextPooling, TransformerConfig,
+    ActivationName, Family, ImagePooling, ModelConfig, Positions, TextConfig, TextLayout, TextPooling,
+    TransformerConfig,
 };
 use crate::load::{Named, check};
+use crate::positions::sin_cos_2d;
 use crate::tower::plans;
 use openvision_io::atomic::write_atomic;
 use openvision_io::preprocess::{Interpolation, Order, Preprocess, ResizeMode};
@@ -113,7 +115,7 @@ fn copy_decoder(from: &Path, to: &Path) -> Result<(), ModelError> {
 }
 
 fn rounded(from: DType, to: DType, bytes: &[u8]) -> Vec<u8> {
-    let mut values = vec![0.0; bytes.len() / from.size_of()];
+    let mut values = vec![0.0; bytes.len() / from.block().1];
     openvision_io::weights::widen_to_f32(from, bytes, &mut values);
     narrow_from_f32(to, &values).unwrap_or_default()
 }
@@ -122,89 +124,75 @@ fn rounded(from: DType, to: DType, bytes: &[u8]) -> Vec<u8> {
 struct Piece {
     dtype: DType,
     shape: Vec<usize>,
-    /// Our tensors, by their place in this one.
+    /// Our tensors, by their place in this one, and how much of each is used.
     made_of: BTreeMap<usize, (TensorSpec, Use)>,
 }
 
-/// Which part of a tensor of ours is used.
-#[derive(Clone, Copy)]
-enum Use {
-    Whole,
+/// Which part of a tensor of ours is used, and how.
+#[derive(Clone)]
+struct Use {
     /// One of so many equal parts of the rows.
-    Rows(usize, usize),
-    Transposed,
+    rows: (usize, usize),
+    /// The target's axis at each place of ours; empty for our order.
+    order: Vec<usize>,
 }
 
 /// Adds one of our tensors to the target's.
 fn add_pieces(layout: NameLayout, spec: &TensorSpec, dtype: DType, pieces: &mut BTreeMap<String, Piece>) {
     let wanted = layout.source(&spec.name);
     let names = wanted.names();
+    let place = wanted.view.part.map_or(0, |[from, _, _]| from);
     for (i, name) in names.iter().enumerate() {
-        let mut shape = spec.shape.clone();
-        let (place, how) = match wanted {
-            TensorSource::Copy(_) => (0, Use::Whole),
-            TensorSource::Transposed(_) => {
-                shape.reverse();
-                (0, Use::Transposed)
-            }
-            TensorSource::Rows(_) => {
-                shape[0] /= names.len();
-                (0, Use::Rows(i, names.len()))
-            }
-            TensorSource::Part(_, [from, to, of]) => {
-                shape[0] = shape[0] / (to - from) * of;
-                (from, Use::Whole)
-            }
-        };
-        shape.splice(0..0, vec![1; layout.leading_axes(&spec.name)]);
-        let made_of = BTreeMap::new();
+        let (shape, made_of) = (wanted.stored_shape(&spec.shape), BTreeMap::new());
         let piece = pieces.entry((*name).to_owned()).or_insert(Piece { dtype, shape, made_of });
+        let how = Use { rows: (i, names.len()), order: wanted.view.order.clone() };
         piece.made_of.insert(place, (spec.clone(), how));
     }
 }
 
-/// One of our tensors in our layout, as stored bytes.
+/// One of our tensors in our layout: its bytes and those of one element.
 fn ours(from: &Description, spec: &TensorSpec) -> Result<(Vec<u8>, usize), ModelError> {
-    let stored = from.layout.source(&spec.name);
-    let mut bytes = Vec::new();
-    for name in stored.names() {
-        bytes.extend(from.checkpoint.read_bytes(name)?);
+    let named = Named { tensors: &from.checkpoint, layout: from.layout };
+    let image = &from.config.image;
+    if named.computed(&spec.name) && image.positions == Positions::SinCos2d {
+        let table = sin_cos_2d(image.grid(), image.transformer.width);
+        return Ok((table.iter().flat_map(|v| v.to_le_bytes()).collect(), 4));
     }
-    let size = from.checkpoint.get(stored.names()[0]).map_or(1, |tensor| tensor.dtype.size_of());
-    Ok((
-        match stored {
-            TensorSource::Copy(_) | TensorSource::Rows(_) => bytes,
-            TensorSource::Transposed(_) => transposed(&bytes, size, (spec.shape[1], spec.shape[0])),
-            TensorSource::Part(_, [from, to, of]) => {
-                let one = bytes.len() / of;
-                bytes[from * one..to * one].to_vec()
-            }
-        },
-        size,
-    ))
-}
-
-/// Exchanges the axes of a [rows, columns] matrix.
-fn transposed(bytes: &[u8], size: usize, (rows, columns): (usize, usize)) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len());
-    for column in 0..columns {
-        for row in 0..rows {
-            out.extend_from_slice(&bytes[(row * columns + column) * size..][..size]);
+    let stored = from.layout.source(&spec.name);
+    let size = from.checkpoint.get(stored.names()[0]).map_or(1, |tensor| tensor.dtype.block().1);
+    let shape = stored.shape_of_one(&spec.shape);
+    let one = shape.iter().product::<usize>() * size;
+    let mut all = Vec::new();
+    for name in stored.names() {
+        let bytes = from.checkpoint.read_bytes(name)?;
+        let start = match stored.view.part {
+            Some([from, to, _]) => one / (to - from) * from,
+            None => one * stored.block.unwrap_or(0),
+        };
+        let bytes = &bytes[start..start + one];
+        if stored.view.order.is_empty() {
+            all.extend_from_slice(bytes);
+        } else {
+            places(&shape, &stored.view.order).for_each(|at| all.extend_from_slice(&bytes[at * size..][..size]));
         }
     }
-    out
+    Ok((all, size))
 }
 
 impl Piece {
     fn read(&self, from: &Description) -> Result<Vec<u8>, ModelError> {
         let mut all = Vec::new();
-        for (spec, how) in self.made_of.values() {
+        for (spec, Use { rows: (i, of), order }) in self.made_of.values() {
             let (bytes, size) = ours(from, spec)?;
-            match *how {
-                Use::Whole => all.extend(bytes),
-                Use::Rows(i, of) => all.extend_from_slice(&bytes[bytes.len() / of * i..bytes.len() / of * (i + 1)]),
-                Use::Transposed => all.extend(transposed(&bytes, size, (spec.shape[0], spec.shape[1]))),
+            let bytes = &bytes[bytes.len() / of * i..bytes.len() / of * (i + 1)];
+            if order.is_empty() {
+                all.extend_from_slice(bytes);
+                continue;
             }
+            // The other way round: for each element of the target its place in ours.
+            let mut back = vec![0; order.len()];
+            order.iter().enumerate().for_each(|(ours, theirs)| back[*theirs] = ours);
+            places(&self.shape, &back).for_each(|at| all.extend_from_slice(&bytes[at * size..][..size]));
         }
         Ok(all)
     }

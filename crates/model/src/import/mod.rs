@@ -3,6 +3,7 @@
 pub mod decoder;
 pub mod export;
 pub mod hugging_face;
+mod jax;
 pub mod names;
 pub mod open_clip;
 mod source;

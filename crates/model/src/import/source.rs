@@ -1,7 +1,7 @@
 //! From a path to a described checkpoint: which container, which layout, which configuration.
 
 use super::names::NameLayout;
-use super::{decoder, hugging_face, open_clip};
+use super::{decoder, hugging_face, jax, open_clip};
 use crate::ModelError;
 use crate::config::{
     ActivationName, DecoderConfig, FORMAT_VERSION, Family, ImageConfig, ImagePooling, ModelConfig, Positions,
@@ -9,7 +9,7 @@ use crate::config::{
 };
 use crate::positions::is_sin_cos_2d;
 use openvision_io::preprocess::Preprocess;
-use openvision_io::weights::{Checkpoint, DType};
+use openvision_io::weights::{Checkpoint, Container, DType, GgufValue};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -65,8 +65,7 @@ pub fn describe(path: &Path, literal: bool) -> Result<Description, ModelError> {
     let checkpoint = Checkpoint::open(path)?;
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) }.to_path_buf();
     let place = path.display().to_string();
-    let layout = NameLayout::detect(checkpoint.tensors().iter().map(|tensor| tensor.name.as_str()))
-        .map_err(|problem| ModelError::Layout { place: place.clone(), problem })?;
+    let layout = detect(&checkpoint).map_err(|problem| ModelError::Layout { place: place.clone(), problem })?;
     let has_text = checkpoint.get(layout.source("token_embedding.weight").names()[0]).is_some();
     let reading =
         open_clip::Reading { openvision: shows_openvision(&checkpoint, layout)?, vision_only: !has_text, literal };
@@ -80,9 +79,29 @@ pub fn describe(path: &Path, literal: bool) -> Result<Description, ModelError> {
         notes.push(choose_gelu(&mut config, layout, literal));
     }
     if config.family == Family::Openvision {
-        note_reading(&config, found, &mut notes);
+        note_reading(&config, (found, layout), &mut notes);
+    }
+    let has_decoder = checkpoint.tensors().iter().any(|tensor| tensor.name.starts_with("txt_decoder/"));
+    if layout == NameLayout::OpenvisionJax && has_decoder {
+        notes.push("the tree's caption decoder (txt_decoder) is left aside".into());
     }
     Ok(Description { checkpoint, config, layout, found, folder, notes })
+}
+
+/// How the tensors are named; a GGUF file says itself what it is.
+fn detect(checkpoint: &Checkpoint) -> Result<NameLayout, String> {
+    if checkpoint.container() == Container::Gguf {
+        let metadata = checkpoint.gguf_metadata();
+        return Err(match metadata.get("general.architecture").and_then(GgufValue::as_text) {
+            Some("clip") => "this is an image tower in llama.cpp's layout (mmproj), which cannot be read yet".into(),
+            Some(name) => {
+                let name: String = name.chars().take(40).flat_map(char::escape_debug).collect();
+                format!("this is a language model (architecture {name}), not an encoder of pictures and texts")
+            }
+            None => "a GGUF file that does not say its general.architecture".into(),
+        });
+    }
+    NameLayout::detect(checkpoint.tensors().iter().map(|tensor| tensor.name.as_str()))
 }
 
 /// The caption decoder beside an image tower of OpenVision 2, if there is one.
@@ -116,8 +135,11 @@ fn choose_gelu(config: &mut ModelConfig, layout: NameLayout, literal: bool) -> S
     )
 }
 
-fn note_reading(config: &ModelConfig, found: Found, notes: &mut Vec<String>) {
-    let recognised = "recognised as OpenVision by its position table and text tower";
+fn note_reading(config: &ModelConfig, (found, layout): (Found, NameLayout), notes: &mut Vec<String>) {
+    let recognised = match layout {
+        NameLayout::OpenvisionJax => "recognised as OpenVision by the names of its JAX tree",
+        _ => "recognised as OpenVision by its position table and text tower",
+    };
     notes.push(match (config.text.map(|text| text.layout), found) {
         (Some(TextLayout::Openvision), Found::OpenClip) => format!(
             "{recognised}: texts are laid out [bos] ... [eos] ... [CLS], whatever tokenizer the configuration names"
@@ -132,6 +154,9 @@ fn note_reading(config: &ModelConfig, found: Found, notes: &mut Vec<String>) {
 
 /// Whether the image tower's stored positions are OpenVision's table: evidence that no folder name can fake.
 fn shows_openvision(checkpoint: &Checkpoint, layout: NameLayout) -> Result<bool, ModelError> {
+    if layout == NameLayout::OpenvisionJax {
+        return Ok(true);
+    }
     let stored = |name: &str| layout.source(name).names()[0].to_owned();
     let name = &stored("visual.positional_embedding");
     if layout == NameLayout::HuggingFace || checkpoint.get(&stored("visual.ln_pre.weight")).is_some() {
@@ -174,7 +199,10 @@ fn configuration(
         let preprocessor = read_json(&folder.join("preprocessor_config.json"))?;
         return Ok((hugging_face::config(&place, &json, preprocessor.as_ref())?, Found::HuggingFace));
     }
-    let config = from_shapes(checkpoint, place, reading)?;
+    let config = match (jax::Tree { checkpoint, layout, place }).config(notes)? {
+        Some(config) => config,
+        None => from_shapes(checkpoint, place, reading)?,
+    };
     notes.push(format!(
         "no configuration beside the weights: read by the tensors' shapes as {} with {} activation",
         config.family.name(),

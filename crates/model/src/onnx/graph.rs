@@ -36,7 +36,7 @@ pub(super) enum Mark {
 
 /// Records a forward pass.
 pub(super) struct Recorder<'a> {
-    plan: &'a ParamPlan,
+    pub(super) plan: &'a ParamPlan,
     /// Name of the graph's input.
     input: &'a str,
     mark: Mark,

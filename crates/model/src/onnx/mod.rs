@@ -9,15 +9,16 @@ mod graph;
 mod wire;
 
 use crate::ModelError;
-use crate::config::{ModelConfig, TextPooling};
+use crate::config::{ModelConfig, Positions, TextPooling};
 use crate::import::Description;
 use crate::import::export::write_config;
 use crate::load::{Named, check};
+use crate::positions::sin_cos_2d;
 use crate::tower::{ImageTower, TextTower, Until, plans};
 use graph::{Constant, Mark, Recorder, Values};
 use openvision_io::atomic::{AtomicFile, write_atomic};
 use openvision_io::weights::{DType, narrow_from_f32};
-use openvision_tensor::Slot;
+use openvision_tensor::{Slot, TensorSpec};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -113,9 +114,9 @@ impl Writer<'_> {
         graph = graph.message(12, value_info(name, ElementType::Float, shape));
         let model = self.metadata(Message::default().int(1, IR_VERSION).text(2, "openvision"))?;
         let model = model.message(8, Message::default().text(1, "").int(2, OPSET));
-        let mut failed = None;
+        let (specs, mut failed) = (recorder.plan.tensors(), None);
         let mut values = |constant: &Stored, file: &mut dyn Write| {
-            let bytes = self.values(constant).map_err(|error| {
+            let bytes = self.values(constant, &specs).map_err(|error| {
                 failed = Some(error);
                 io::Error::other("a tensor could not be read")
             })?;
@@ -166,15 +167,21 @@ impl Writer<'_> {
         Stored { constant, kind, bytes: constant.shape.iter().product::<usize>() as u64 * size }
     }
 
-    /// A constant's bytes.
-    fn values(&self, stored: &Stored) -> Result<Vec<u8>, ModelError> {
+    /// A constant's bytes; `specs` are the tower's tensors.
+    fn values(&self, stored: &Stored, specs: &[TensorSpec]) -> Result<Vec<u8>, ModelError> {
         let Constant { name, shape, values } = stored.constant;
         let exchanged = match values {
             Values::Given(_, bytes) => return Ok(bytes.clone()),
             Values::Parameter { exchanged } => *exchanged,
         };
+        let spec = specs.iter().find(|spec| spec.name == *name).expect("parameters are of the tower's plan");
+        let image = &self.config.image;
         let mut read = vec![0.0; shape.iter().product()];
-        self.named.read(name, &mut read)?;
+        if self.named.computed(name) && image.positions == Positions::SinCos2d {
+            read = sin_cos_2d(image.grid(), image.transformer.width);
+        } else {
+            self.named.read(spec, &mut read)?;
+        }
         if exchanged {
             let (rows, columns) = (shape[0], shape[1]);
             read = (0..rows * columns).map(|i| read[i % columns * rows + i / columns]).collect();

@@ -5,5 +5,6 @@ mod caption;
 mod counts;
 mod fullsize;
 mod independence;
+mod jax;
 mod small;
 mod support;
