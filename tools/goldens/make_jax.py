@@ -1,6 +1,6 @@
 """A small tree as OpenVision's JAX code names it, written by numpy: testdata/formats/openvision-tree.npz.
 
-Run: python make_jax.py OUT   (numpy 2.4, ml_dtypes 0.5; seed 11)
+Run: python make_jax.py OUT   (numpy 2.4, ml_dtypes 0.6; seed 11)
 
 One block a tower, width 16, two heads of 8 (DenseGeneral kernels), patch 4, texts of 80 positions and BERT's 30,522 words;
 deflated, under params/, with an optimizer's count beside, one array in Fortran order and one in bfloat16.
