@@ -1,8 +1,12 @@
 //! Tar archives and shards: files of Python's tarfile, what we write, archives cut and flipped at every byte.
 
+use openvision_io::data::parquet::{Column, ParquetError, Pictures, Table};
 use openvision_io::data::shard::{ShardError, ShardWriter};
 use openvision_io::data::tar::{Tar, TarError};
+use openvision_io::data::vectors::{TextColumn, VectorTable};
+use openvision_io::image::{Limits, decode};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 fn formats(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/formats").join(name)
@@ -171,13 +175,57 @@ fn hostile_headers_have_their_defect() {
     assert_eq!(missing.code(), "not_found");
 }
 
+/// Formats that we write: tools/peers/tables.py has Python's packages read these very files. To write them anew after a
+/// change of the format, delete them and run the tests.
+fn same_as_stored(name: &str, bytes: &[u8]) {
+    let path = formats(name);
+    if !path.exists() {
+        std::fs::write(&path, bytes).unwrap();
+        panic!("{name} was not there and is written: check it with tools/peers/tables.py");
+    }
+    assert!(std::fs::read(path).unwrap() == bytes, "{name} differs");
+}
+
+#[test]
+fn vectors_are_written_as_they_were_checked_by_pyarrow() {
+    let inputs = ["a.jpg", "größe", ""];
+    let input = |row: usize| inputs[row];
+    let kind = |_: usize| "image";
+    let texts = [TextColumn { name: "input", value: &input }, TextColumn { name: "kind", value: &kind }];
+    let metadata = [("openvision.content".to_owned(), "unit".to_owned())];
+    for (name, shape) in [("vectors-1", &[2][..]), ("tokens-1", &[2, 3])] {
+        for rows in [3, 0] {
+            let table = VectorTable { texts: &texts, vector: "embedding", shape, rows, metadata: &metadata };
+            let count = rows * shape.iter().product::<usize>();
+            let values: Vec<u8> = (0..count).flat_map(|i| (i as f32 / 4.0).to_le_bytes()).collect();
+            let (mut parquet, mut arrow) = (Vec::new(), Vec::new());
+            table.write_parquet(&mut parquet, &mut &values[..]).unwrap();
+            table.write_arrow(&mut arrow, &mut &values[..]).unwrap();
+            let empty = if rows == 0 { "-empty" } else { "" };
+            same_as_stored(&format!("{name}{empty}.parquet"), &parquet);
+            same_as_stored(&format!("{name}{empty}.arrow"), &arrow);
+            let short = values.len().saturating_sub(1);
+            let failed = rows > 0 && table.write_parquet(&mut Vec::new(), &mut &values[..short]).is_err();
+            assert_eq!(failed, rows > 0);
+            // What can be read back here: the texts and the metadata.
+            let read = Arc::new(Table::from_bytes(parquet, Path::new("v.parquet")).unwrap());
+            assert_eq!((read.rows(), &read.metadata()[0]), (rows as u64, &metadata[0]));
+            let column = Column::new(Arc::clone(&read), 0).unwrap();
+            for row in 0..rows {
+                assert_eq!(column.get(row as u64).unwrap().unwrap().text(), inputs[row]);
+            }
+            assert!(Column::new(read, 2).is_err(), "lists are not read");
+        }
+    }
+}
+
 #[test]
 fn shards_read_back_as_they_were_written() {
     let folder = folder("shards");
     let long = format!("{}/{}/0001", "d".repeat(90), "e".repeat(60));
     let longer = "k".repeat(300);
-    #[allow(clippy::type_complexity)]
-    let samples: [(&str, &[(&str, &[u8])]); 4] = [
+    type Fields<'a> = &'a [(&'a str, &'a [u8])];
+    let samples: [(&str, Fields); 4] = [
         ("0001", &[("jpg", b"picture"), ("json", b"{}"), ("seg.png", b"")]),
         ("sub/größe", &[("jpg", &[7; 1000])]),
         (&long, &[("txt", b"a")]),
@@ -194,6 +242,7 @@ fn shards_read_back_as_they_were_written() {
         std::fs::read(path).unwrap()
     };
     let bytes = write("a.tar");
+    same_as_stored("shard-1.tar", &bytes);
     assert_eq!((bytes.len() % 10240, &bytes), (0, &write("b.tar")));
     let tar = Tar::open(&folder.join("a.tar")).unwrap();
     assert!(tar.defects().is_empty());
@@ -217,4 +266,92 @@ fn shards_read_back_as_they_were_written() {
     left.sort();
     assert_eq!(left, ["a.tar", "b.tar"], "no temporary file is left");
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Tables of tools/goldens/make_tables.py and what their rows are called.
+const TABLES: [(&str, Option<&str>); 11] = [
+    ("pyarrow-none", Some("id")),
+    ("pyarrow-snappy", Some("id")),
+    ("pyarrow-gzip", Some("id")),
+    ("pyarrow-zstd", Some("id")),
+    ("pyarrow-lz4", Some("id")),
+    ("pyarrow-v2-pages", Some("id")),
+    ("pyarrow-v1-plain", Some("id")),
+    ("pyarrow-delta_length_byte_array", Some("id")),
+    ("pyarrow-delta_byte_array", Some("id")),
+    ("duckdb", Some("id")),
+    ("datasets", None),
+];
+
+#[test]
+fn tables_of_every_writer_give_their_pictures() {
+    for (name, id) in TABLES {
+        let pictures = Pictures::open(&formats(&format!("{name}.parquet")), None).unwrap();
+        assert_eq!(pictures.len(), 11, "{name}");
+        // Backwards, so that pages are found again after they were given up.
+        for row in (0..11).rev() {
+            let label = if id.is_some() { format!("{}", 100 + row) } else { format!("{row}.png") };
+            let cell = match pictures.get(row, 1 << 20) {
+                Ok(cell) => cell,
+                Err(error) => {
+                    assert!(row == 3 && matches!(error, ParquetError::NoValue { row: 3, .. }), "{name} {row}: {error}");
+                    continue;
+                }
+            };
+            assert_eq!(pictures.label(row), Some(label), "{name}");
+            let picture = decode(cell.bytes().unwrap(), &Limits::default()).unwrap();
+            let color = [row as u8, 2 * row as u8, 3 * row as u8];
+            assert_eq!((picture.width, picture.data), (2, color.repeat(4)), "{name} {row}");
+        }
+        assert!(matches!(pictures.get(1, 10), Err(ParquetError::TooLong { limit: 10, .. })));
+        let table = Arc::new(Table::open(&formats(&format!("{name}.parquet"))).unwrap());
+        let caption = table.leaves().iter().position(|leaf| leaf.path == "caption").unwrap();
+        let captions = Column::new(Arc::clone(&table), caption).unwrap();
+        for row in 0..11 {
+            assert_eq!(captions.get(row).unwrap().unwrap().text(), format!("caption {row}"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn tables_that_do_not_fit_say_why() {
+    let message = |name: &str, column: Option<&str>| Pictures::open(&formats(name), column).unwrap_err().to_string();
+    let none = "pyarrow-none.parquet";
+    assert!(message(none, Some("caption")).contains("columns that do: image"));
+    assert!(message(none, Some("scores")).contains("no column 'scores'"));
+    assert!(message(none, Some("pixels")).contains("no column 'pixels'; columns of bytes: image"));
+    assert!(message("tarfile-gnu.tar", None).contains("PAR1"));
+    let brotli = Pictures::open(&formats("pyarrow-brotli.parquet"), Some("IMAGE")).unwrap();
+    let refused = brotli.get(0, 1 << 20).unwrap_err();
+    assert!(refused.to_string().contains("Brotli") && refused.code() == "unsupported", "{refused}");
+}
+
+/// Reads everything that can be read.
+fn read_table(bytes: Vec<u8>) -> Result<usize, ParquetError> {
+    let table = Arc::new(Table::from_bytes(bytes, Path::new("bad.parquet"))?);
+    let mut read = 0;
+    for leaf in 0..table.leaves().len() {
+        let Ok(column) = Column::new(Arc::clone(&table), leaf) else { continue };
+        for row in 0..table.rows() {
+            read += column.get(row)?.map_or(0, |cell| cell.text().len());
+        }
+    }
+    Ok(read)
+}
+
+#[test]
+fn tables_cut_at_every_byte_and_with_flipped_bits() {
+    for (name, _) in TABLES {
+        let bytes = std::fs::read(formats(&format!("{name}.parquet"))).unwrap();
+        for cut in 0..bytes.len() {
+            assert!(read_table(bytes[..cut].to_vec()).is_err(), "{name} {cut}");
+        }
+        for at in 0..bytes.len() {
+            for bit in [0x01, 0x10, 0x80] {
+                let mut bad = bytes.clone();
+                bad[at] ^= bit;
+                let _ = read_table(bad);
+            }
+        }
+    }
 }

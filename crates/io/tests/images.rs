@@ -381,7 +381,7 @@ fn hostile_files_get_their_verdicts() {
     assert_eq!((count, exact), (371, 237));
     // The two lossy WebP files and, with libjpeg-turbo's arithmetic, every JPEG are byte-equal too.
     if TURBO {
-        assert_eq!((jpeg_exact, jpeg_close, oriented), (45, 0, 16));
+        assert_eq!((jpeg_exact, jpeg_close, oriented), (46, 0, 16));
     }
 }
 
@@ -398,6 +398,83 @@ fn hostile_files_stay_within_a_gigabyte() {
         "{output}{}",
         String::from_utf8_lossy(&child.stderr)
     );
+}
+
+/// Kinds of pictures that people have: TIFF in every compression, tiling and byte order, CMYK, palettes, 16 bits; each
+/// as Pillow decodes it.
+#[test]
+fn pictures_of_many_kinds_equal_pillow() {
+    let folder = testdata("images/pillow");
+    let verdicts = std::fs::read_to_string(folder.join("verdicts.jsonl")).expect("verdicts");
+    let mut equal = 0;
+    let mut problems = Vec::new();
+    for line in verdicts.lines() {
+        let verdict: Value = serde_json::from_str(line).expect("JSON");
+        let file = verdict["file"].as_str().expect("file");
+        let picture = image::read(&folder.join(file), &Limits::default()).expect(file);
+        let mode = picture.mode.pillow_name();
+        let rgb = picture.to_rgb();
+        let is_lossy = file.contains("jpeg") || file.ends_with(".jpg");
+        if verdict["sha256_rgb"] == sha256(&rgb.data) {
+            equal += 1;
+        } else if TURBO || !is_lossy {
+            problems.push(format!("{file}: {mode} {}x{}, Pillow {verdict}", rgb.width, rgb.height));
+        }
+    }
+    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+    println!("{equal} equal");
+    assert!(equal == 79 || !TURBO, "{equal}");
+}
+
+/// HEIC and AVIF by pillow-heif: decoded with the feature `heif`, named and refused without.
+#[test]
+fn heif_files_decode_or_say_what_is_missing() {
+    let folder = testdata("images/heif");
+    let verdicts = std::fs::read_to_string(folder.join("verdicts.jsonl")).expect("verdicts");
+    let mut count = 0;
+    for line in verdicts.lines() {
+        let verdict: Value = serde_json::from_str(line).expect("JSON");
+        let file = verdict["file"].as_str().expect("file");
+        count += 1;
+        let result = image::read(&folder.join(file), &Limits::default());
+        if !cfg!(feature = "heif") {
+            let error = result.expect_err(file);
+            let kind = if file.ends_with("avif") { "AVIF" } else { "HEIC" };
+            assert!(error.to_string().contains(kind) && error.to_string().contains("--features heif"), "{error}");
+            assert_eq!(error.code(), "unsupported");
+            continue;
+        }
+        let picture = result.expect(file);
+        assert_eq!(
+            (picture.mode.pillow_name(), picture.orientation),
+            (verdict["mode"].as_str().expect("mode"), 1),
+            "{file}"
+        );
+        let rgb = picture.oriented().to_rgb();
+        assert_eq!(
+            serde_json::json!([rgb.width, rgb.height]),
+            serde_json::json!([verdict["width"], verdict["height"]]),
+            "{file}"
+        );
+        // Another version of the library converts colors by other rounding: means of the quarters within 2 levels.
+        for (quarter, want) in verdict["quarters"].as_array().expect("quarters").iter().enumerate() {
+            let (left, top) = (quarter % 2 * rgb.width / 2, quarter / 2 * rgb.height / 2);
+            for channel in 0..3 {
+                let rows = (top..top + rgb.height / 2).flat_map(|y| (left..left + rgb.width / 2).map(move |x| (y, x)));
+                let values: Vec<f64> =
+                    rows.map(|(y, x)| f64::from(rgb.data[(y * rgb.width + x) * 3 + channel])).collect();
+                let mean = values.iter().sum::<f64>() / values.len() as f64;
+                assert!((mean - want[channel].as_f64().expect("number")).abs() < 2.0, "{file}: {mean}, {want}");
+            }
+        }
+        let bytes = std::fs::read(folder.join(file)).expect(file);
+        let few = Limits { max_pixels: 100, ..Limits::default() };
+        assert!(image::decode(&bytes, &few).is_err(), "{file}");
+        for cut in (0..bytes.len()).step_by(7) {
+            let _ = image::decode(&bytes[..cut], &Limits::default());
+        }
+    }
+    assert_eq!(count, 5);
 }
 
 /// Files that fuzzing found. Each once broke something: the name says what.

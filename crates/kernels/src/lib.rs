@@ -11,6 +11,8 @@ pub mod attention;
 pub mod buffer;
 pub mod embed;
 pub mod gemm;
+#[cfg(feature = "heif")]
+pub mod heif;
 pub mod isa;
 pub mod norm;
 pub mod patch;

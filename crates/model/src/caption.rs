@@ -6,8 +6,9 @@ use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
 use crate::import::decoder::WEIGHTS_FILE;
 use crate::import::names::NameLayout;
-use crate::load::{Named, check, load};
+use crate::load::{LoadOptions, Named, check, load};
 use crate::random::Stream;
+use crate::rounded::Rounded;
 use crate::{ModelError, Tensors};
 use choose::{Candidate, Group, Hypothesis};
 use openvision_io::weights::Checkpoint;
@@ -105,14 +106,19 @@ pub struct Captioner {
 }
 
 impl Captioner {
-    /// Loads `caption_decoder.safetensors` of a model's folder.
+    /// Loads `caption_decoder.safetensors` of a model's folder. Of the options, `rounded` and `isa` count.
     ///
     /// # Errors
     /// The file is not there, broken, or does not fit the description.
-    pub fn load(folder: &Path, config: DecoderConfig, isa: Isa, pool: Arc<Pool>) -> Result<Self, ModelError> {
+    pub fn load(
+        folder: &Path,
+        config: DecoderConfig,
+        options: &LoadOptions,
+        pool: Arc<Pool>,
+    ) -> Result<Self, ModelError> {
         let path = folder.join(WEIGHTS_FILE);
         let checkpoint = Checkpoint::open(&path)?;
-        Self::from_tensors(&checkpoint, config, isa, pool).map_err(|error| match error {
+        Self::from_tensors(&checkpoint, config, options, pool).map_err(|error| match error {
             ModelError::Tensors { problems, .. } => ModelError::Tensors { place: path.display().to_string(), problems },
             other => other,
         })
@@ -125,10 +131,13 @@ impl Captioner {
     pub fn from_tensors(
         tensors: &dyn Tensors,
         config: DecoderConfig,
-        isa: Isa,
+        options: &LoadOptions,
         pool: Arc<Pool>,
     ) -> Result<Self, ModelError> {
         config.check("the decoder")?;
+        let isa = options.isa.map_or_else(Isa::from_environment, Ok)?;
+        let rounded = options.rounded.map(|dtype| Rounded { tensors, dtype });
+        let tensors = rounded.as_ref().map_or(tensors, |rounded| rounded);
         let decoder = Decoder::new(&config);
         let named = Named { tensors, layout: NameLayout::OpenClip };
         let problems = check(named, &[&decoder.plan], &[]);

@@ -412,6 +412,14 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// Sets the activation of all towers.
+    pub fn set_activation(&mut self, activation: ActivationName) {
+        self.image.transformer.activation = activation;
+        if let Some(text) = &mut self.text {
+            text.transformer.activation = activation;
+        }
+    }
+
     /// The same model at another input size.
     pub fn with_image_size(mut self, (height, width): (usize, usize)) -> Self {
         self.image.height = height;

@@ -13,9 +13,11 @@ pub mod import;
 pub mod init;
 mod load;
 mod model;
+pub mod onnx;
 pub mod positions;
 mod random;
 pub mod registry;
+mod rounded;
 pub mod tower;
 
 pub use decoder::Decoder;

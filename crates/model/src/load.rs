@@ -1,11 +1,11 @@
 //! Checkpoint tensors into a store: checked as a whole first, then read, hashed and packed on all threads.
 
-use crate::config::{ImageConfig, Positions};
+use crate::config::{ActivationName, ImageConfig, Positions};
 use crate::fingerprint::TensorHash;
 use crate::import::names::{NameLayout, TensorSource, places};
 use crate::positions::{resample_image, sin_cos_2d};
 use crate::{ModelError, fingerprint};
-use openvision_io::weights::{Checkpoint, TensorInfo, WeightsError};
+use openvision_io::weights::{Checkpoint, DType, TensorInfo, WeightsError};
 use openvision_kernels::gemm::{Linear, MatrixSource, PackedMatrix};
 use openvision_kernels::pool::Pool;
 use openvision_kernels::vector::{Rows, RowsMut, transpose};
@@ -26,6 +26,10 @@ pub struct LoadOptions {
     pub image_size: Option<(usize, usize)>,
     /// Follow the peers' literal behaviour: published text layout, no EXIF orientation, their order of conversion.
     pub as_published: bool,
+    /// The GELU of a SigLIP model, where it is not to be that of the file's layout.
+    pub gelu: Option<ActivationName>,
+    /// Round weights to this 16-bit type; arithmetic stays f32.
+    pub rounded: Option<DType>,
     /// Tokenise OpenVision's texts as the JAX training pipeline did.
     pub jax_texts: bool,
     /// Instruction set; the best where nothing is said.
@@ -34,7 +38,16 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { image: true, text: true, image_size: None, as_published: false, jax_texts: false, isa: None }
+        Self {
+            image: true,
+            text: true,
+            image_size: None,
+            as_published: false,
+            gelu: None,
+            rounded: None,
+            jax_texts: false,
+            isa: None,
+        }
     }
 }
 
@@ -167,7 +180,7 @@ impl Named<'_> {
     }
 
     /// Reads one tensor of ours in our layout; `out` has its length, which its shape may not (positions).
-    fn read(&self, spec: &TensorSpec, out: &mut [f32]) -> Result<(), ModelError> {
+    pub(crate) fn read(&self, spec: &TensorSpec, out: &mut [f32]) -> Result<(), ModelError> {
         let source = self.layout.source(&spec.name);
         let names = source.names();
         let one = out.len() / names.len();
@@ -500,7 +513,6 @@ impl Loader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use openvision_io::weights::DType;
 
     /// Tensors whose values follow from their names, some of which give parts.
     struct Made {

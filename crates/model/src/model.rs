@@ -5,9 +5,11 @@ use crate::config::{Family, ImagePooling, ModelConfig, TextConfig, TextLayout, T
 use crate::encoder::{Encoder, EncoderShape, Fill, Pass, Tower};
 use crate::import::{Description, describe};
 use crate::load::{LoadOptions, Named, Positional, check, load};
+use crate::rounded::Rounded;
 use crate::tower::{ImageTower, TextTower, Until};
 use crate::{ModelError, fingerprint};
 use openvision_io::token::{self, Clean, OpenVisionVariant, Separator, TextRecipe, Tokenizer};
+use openvision_io::weights::DType;
 use openvision_kernels::attention::{AttentionShape, Mask};
 use openvision_kernels::pool::Pool;
 use openvision_kernels::{Isa, vector};
@@ -26,6 +28,7 @@ pub struct Model {
     logit_bias: Option<f32>,
     pool: Arc<Pool>,
     isa: Isa,
+    rounded: Option<DType>,
     folder: Option<PathBuf>,
     tokenizer: OnceLock<Box<dyn Tokenizer>>,
 }
@@ -40,6 +43,9 @@ fn adjusted(mut config: ModelConfig, options: &LoadOptions) -> ModelConfig {
         && text.layout == TextLayout::Openvision
     {
         text.layout = TextLayout::OpenvisionJax;
+    }
+    if let (Some(gelu), Family::Siglip) = (options.gelu, config.family) {
+        config.set_activation(gelu);
     }
     if let Some(size) = options.image_size {
         config = config.with_image_size(size);
@@ -77,6 +83,11 @@ impl Model {
         let own = config.image;
         let config = adjusted(config, options);
         config.check("the model")?;
+        let rounded = options.rounded.map(|dtype| Rounded { tensors: named.tensors, dtype });
+        let named = match &rounded {
+            Some(rounded) => Named { tensors: rounded, ..named },
+            None => named,
+        };
         let isa = match options.isa {
             Some(isa) => isa,
             None => Isa::from_environment()?,
@@ -108,8 +119,8 @@ impl Model {
             .transpose()?;
         let logit_scale = named.scalar("logit_scale")?.unwrap_or((1.0f32 / 0.07).ln()).exp();
         let logit_bias = if config.family == Family::Siglip { named.scalar("logit_bias")? } else { None };
-        let (notes, folder, tokenizer) = (Vec::new(), None, OnceLock::new());
-        Ok(Model { config, notes, image, text, logit_scale, logit_bias, pool, isa, folder, tokenizer })
+        let (notes, folder, tokenizer, rounded) = (Vec::new(), None, OnceLock::new(), options.rounded);
+        Ok(Model { config, notes, image, text, logit_scale, logit_bias, pool, isa, rounded, folder, tokenizer })
     }
 
     /// The model's folder, if it came from one.
@@ -123,7 +134,10 @@ impl Model {
     /// There is none, or its file is broken.
     pub fn captioner(&self) -> Result<Captioner, ModelError> {
         match (self.config.decoder, &self.folder) {
-            (Some(decoder), Some(folder)) => Captioner::load(folder, decoder, self.isa, Arc::clone(&self.pool)),
+            (Some(decoder), Some(folder)) => {
+                let options = LoadOptions { rounded: self.rounded, isa: Some(self.isa), ..LoadOptions::default() };
+                Captioner::load(folder, decoder, &options, Arc::clone(&self.pool))
+            }
             _ => Err(ModelError::NoDecoder),
         }
     }
@@ -335,10 +349,7 @@ fn tokenizer(config: &ModelConfig, folder: Option<&Path>) -> Result<Box<dyn Toke
         TextLayout::BertClassFirst => token::TextLayout::Bert(Clean::Whitespace, Separator::Strip),
         TextLayout::Clip => token::TextLayout::OpenClip(Clean::Lower),
         TextLayout::ClipHuggingFace => token::TextLayout::HuggingFaceClip,
-        TextLayout::Folder => {
-            let problem = "its configuration names a tokenizer that cannot be read yet";
-            return Err(ModelError::config("the model", "text.layout", problem));
-        }
+        TextLayout::Folder => token::TextLayout::Folder,
     };
     let recipe = TextRecipe { layout, context_length: text.context };
     let own = folder.map(|folder| token::from_folder(folder, &recipe)).transpose()?.flatten();

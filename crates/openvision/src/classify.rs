@@ -9,8 +9,12 @@ use openvision_kernels::vector::{Rows, normalize};
 pub struct Prediction {
     /// The label, as it was given.
     pub label: String,
-    /// Softmax over all labels of the model's logit scale times the cosine.
+    /// Softmax over all labels of the model's logit scale times the cosine. Of a SigLIP model, σ(scale cos + bias): how
+    /// probable this label is by itself, whatever the others are.
     pub probability: f32,
+    /// Of a SigLIP model: the softmax over all labels, for those who want the labels to compete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f32>,
     /// Cosine of picture and class.
     pub score: f32,
 }
@@ -22,6 +26,7 @@ pub struct Classifier {
     classes: Vec<f32>,
     width: usize,
     scale: f32,
+    bias: Option<f32>,
     isa: openvision_kernels::Isa,
 }
 
@@ -83,6 +88,10 @@ pub fn labels(argument: &str) -> Result<Vec<String>, Error> {
     Ok(labels)
 }
 
+fn sigmoid(x: f32) -> f32 {
+    (1.0 / (1.0 + f64::from(-x).exp())) as f32
+}
+
 impl Classifier {
     /// Embeds the classes. As CLIP_benchmark does: unit prompts, their mean, scaled to unit length again.
     ///
@@ -107,7 +116,14 @@ impl Classifier {
             normalize(model.isa(), &mut class);
             classes.extend(class);
         }
-        Ok(Self { labels, classes, width, scale: model.logit_scale(), isa: model.isa() })
+        let (scale, bias) = (model.logit_scale(), model.logit_bias());
+        Ok(Self { labels, classes, width, scale, bias, isa: model.isa() })
+    }
+
+    /// The `top` nearest classes of a unit image embedding, by their index.
+    pub fn best(&self, embedding: &[f32], top: usize) -> Vec<usize> {
+        let rows = Rows::new(&self.classes, self.labels.len(), self.width);
+        openvision_index::nearest(self.isa, rows, embedding, top).iter().map(|hit| hit.row).collect()
     }
 
     /// The `top` most probable labels of a unit image embedding.
@@ -119,10 +135,16 @@ impl Classifier {
         let sum: f64 = hits.iter().map(|hit| weight(hit.score)).sum();
         hits.iter()
             .take(top)
-            .map(|hit| Prediction {
-                label: self.labels[hit.row].clone(),
-                probability: (weight(hit.score) / sum) as f32,
-                score: hit.score,
+            .map(|hit| {
+                let (label, score) = (self.labels[hit.row].clone(), hit.score);
+                let softmax = (weight(score) / sum) as f32;
+                match self.bias {
+                    None => Prediction { label, probability: softmax, share: None, score },
+                    Some(bias) => {
+                        let probability = sigmoid(self.scale * score + bias);
+                        Prediction { label, probability, share: Some(softmax), score }
+                    }
+                }
             })
             .collect()
     }

@@ -119,7 +119,8 @@ impl Job<'_> {
             return Err(Error::Usage("tokens of pictures and of texts differ in shape: run twice".into()));
         }
         let shape = shapes.pop_first().ok_or_else(|| Error::Usage("nothing to embed".into()))?;
-        Ok(Meta::new(shape, self.want.name(), fingerprints))
+        let model = config.name.clone().unwrap_or_else(|| config.family.name().to_owned());
+        Ok(Meta { model, ..Meta::new(shape, self.want.name(), fingerprints) })
     }
 
     /// Embeds everything that `finished` does not hold, in order: pictures, then texts.

@@ -9,6 +9,9 @@ pub enum Error {
     /// The model.
     #[error(transparent)]
     Model(#[from] openvision_model::ModelError),
+    /// A Parquet table of texts.
+    #[error(transparent)]
+    Table(#[from] openvision_io::data::parquet::ParquetError),
     /// A file of results could not be written.
     #[error(transparent)]
     Write(#[from] openvision_io::atomic::WriteError),

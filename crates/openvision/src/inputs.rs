@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::pictures::ItemError;
+use openvision_io::data::parquet::{Column, Pictures, Table};
 use openvision_io::data::tar::Tar;
 use openvision_io::image::{self, ImageError, Limits, Picture};
 use std::borrow::Cow;
@@ -32,6 +33,13 @@ pub enum Input {
         /// How many entries of this name come before it: a second one is another input.
         earlier: u32,
     },
+    /// A row of a Parquet table.
+    Row {
+        /// The table.
+        table: Arc<Pictures>,
+        /// The row, from 0.
+        row: u64,
+    },
     /// What could not be opened, or what an archive lost; it takes part so that it is reported in its place.
     Broken {
         /// What it would have been called.
@@ -42,7 +50,7 @@ pub enum Input {
 }
 
 impl Input {
-    /// `FILE`, `SHARD.tar/ENTRY`.
+    /// `FILE`, `SHARD.tar/ENTRY`, `TABLE.parquet#ROW` or `TABLE.parquet#ROW:LABEL` where the table has labels.
     pub fn name(&self) -> Cow<'_, str> {
         match self {
             Input::File(path) => path.to_string_lossy(),
@@ -50,6 +58,10 @@ impl Input {
                 let entry = tar.entry(*index);
                 let name = format!("{}/{}", tar.path().display(), printable(&entry.name));
                 Cow::Owned(if *earlier == 0 { name } else { format!("{name}#{}", earlier + 1) })
+            }
+            Input::Row { table, row } => {
+                let label = table.label(*row).map(|label| format!(":{}", printable(&label))).unwrap_or_default();
+                Cow::Owned(format!("{}#{row}{label}", table.path().display()))
             }
             Input::Broken { name, .. } => name.into(),
         }
@@ -60,13 +72,16 @@ impl Input {
     /// # Errors
     /// It cannot be read, or is no picture. The message has the name.
     pub fn read(&self, limits: &Limits) -> Result<Picture, ItemError> {
-        let bytes = match self {
+        let named = |source| ImageError::File { path: self.name().as_ref().into(), source: Box::new(source) };
+        let decoded = match self {
             Input::File(path) => return Ok(image::read(path, limits)?),
-            Input::Entry { tar, index, .. } => tar.read(*index, limits.max_bytes)?,
+            Input::Entry { tar, index, .. } => image::decode(&tar.read(*index, limits.max_bytes)?, limits),
+            Input::Row { table, row } => {
+                image::decode(table.get(*row, limits.max_bytes)?.bytes().unwrap_or_default(), limits)
+            }
             Input::Broken { error, .. } => return Err(error.clone()),
         };
-        let named = |source| ImageError::File { path: self.name().as_ref().into(), source: Box::new(source) };
-        Ok(image::decode(&bytes, limits).map_err(named)?)
+        Ok(decoded.map_err(named)?)
     }
 }
 
@@ -75,21 +90,31 @@ fn printable(name: &str) -> Cow<'_, str> {
     if name.contains(char::is_control) { name.replace(char::is_control, "\u{fffd}").into() } else { name.into() }
 }
 
+/// How arguments are read.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The list on standard input is separated by NUL, not by lines.
+    pub nul_separated: bool,
+    /// Column of Parquet tables that holds the pictures; found by name or type where it is not said.
+    pub column: Option<String>,
+}
+
 /// Expands arguments, in order. A folder gives its pictures, recursively and sorted by path; `-` reads a list of
-/// paths, one a line or separated by NUL; a `.tar` file gives the pictures in it. What does not exist stays in the list,
+/// paths, one a line or separated by NUL; a `.tar` file gives the
+/// pictures in it, a `.parquet` file its rows. What does not exist stays in the list,
 /// so that it is reported like any other broken input.
 ///
 /// # Errors
 /// Standard input cannot be read, a folder cannot be listed, or nothing at all was found.
-pub fn expand(arguments: &[String], nul_separated: bool) -> Result<Vec<Input>, Error> {
+pub fn expand(arguments: &[String], options: &Options) -> Result<Vec<Input>, Error> {
     let mut files = Vec::new();
     for argument in arguments {
         if argument == "-" {
-            for path in standard_input(nul_separated)? {
-                one(&path, &mut files)?;
+            for path in standard_input(options.nul_separated)? {
+                one(&path, options, &mut files)?;
             }
         } else {
-            one(argument, &mut files)?;
+            one(argument, options, &mut files)?;
         }
     }
     if files.is_empty() {
@@ -135,9 +160,9 @@ fn standard_input(nul_separated: bool) -> Result<Vec<String>, Error> {
     Ok(bytes.split(|b| *b == separator).filter(|part| !part.is_empty()).map(text).collect())
 }
 
-fn one(argument: &str, files: &mut Vec<Input>) -> Result<(), Error> {
+fn one(argument: &str, options: &Options, files: &mut Vec<Input>) -> Result<(), Error> {
     for path in matching(argument)? {
-        if path.is_dir() { folder(&path, files)? } else { file(path, files) }
+        if path.is_dir() { folder(&path, files)? } else { file(path, options, files) }
     }
     Ok(())
 }
@@ -151,11 +176,13 @@ pub(crate) fn is_picture(path: &Path) -> bool {
     PICTURE_ENDINGS.contains(&ending(path).as_str())
 }
 
-/// A named file: a shard gives what is in it, everything else is taken for a picture.
-fn file(path: PathBuf, files: &mut Vec<Input>) {
+/// A named file: a shard or a table gives what is in it, everything else is taken for a picture.
+fn file(path: PathBuf, options: &Options, files: &mut Vec<Input>) {
     let name = path.to_string_lossy().to_ascii_lowercase();
     if [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz"].iter().any(|end| name.ends_with(end)) {
         shard(&path, files);
+    } else if name.ends_with(".parquet") {
+        table(&path, options.column.as_deref(), files);
     } else {
         files.push(Input::File(path));
     }
@@ -187,6 +214,17 @@ fn shard(path: &Path, files: &mut Vec<Input>) {
     files.extend(defects.into_iter().map(broken));
 }
 
+/// The rows of a table.
+fn table(path: &Path, column: Option<&str>, files: &mut Vec<Input>) {
+    match Pictures::open(path, column) {
+        Ok(table) => {
+            let table = Arc::new(table);
+            files.extend((0..table.len()).map(|row| Input::Row { table: Arc::clone(&table), row }));
+        }
+        Err(error) => files.push(Input::Broken { name: path.display().to_string(), error: error.into() }),
+    }
+}
+
 fn folder(path: &Path, files: &mut Vec<Input>) -> Result<(), Error> {
     for entry in walkdir::WalkDir::new(path).follow_links(true).sort_by_file_name() {
         match entry {
@@ -216,6 +254,22 @@ pub fn lines(path: &str) -> Result<Vec<String>, Error> {
     Ok(text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
+/// Texts of a file: a column of a Parquet table (empty and missing ones left out), or lines.
+///
+/// # Errors
+/// It cannot be read, or the table has no such column.
+pub fn texts(path: &str, column: &str) -> Result<Vec<String>, Error> {
+    if !path.to_ascii_lowercase().ends_with(".parquet") {
+        return lines(path);
+    }
+    let column = Column::named(Arc::new(Table::open(path.as_ref())?), column)?;
+    let mut texts = Vec::new();
+    for row in 0..column.table().rows() {
+        texts.extend(column.get(row)?.map(|cell| cell.text()).filter(|text| !text.is_empty()));
+    }
+    Ok(texts)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,13 +283,13 @@ mod tests {
             std::fs::write(at(name), b"x").unwrap();
         }
         let names = |arguments: &[String]| -> Vec<String> {
-            let files = expand(arguments, false).unwrap();
+            let files = expand(arguments, &Options::default()).unwrap();
             let root = format!("{}/", folder.path().display());
             files.iter().map(|f| f.name().strip_prefix(&root).unwrap().to_owned()).collect()
         };
         let root = folder.path().display().to_string();
         assert_eq!(names(std::slice::from_ref(&root)), ["a.png", "b.JPG", "sub/c.webp"]);
         assert_eq!(names(&[format!("{root}/*.txt"), format!("{root}/missing.jpg")]), ["notes.txt", "missing.jpg"]);
-        assert!(expand(&[format!("{root}/*.gif")], false).is_err());
+        assert!(expand(&[format!("{root}/*.gif")], &Options::default()).is_err());
     }
 }

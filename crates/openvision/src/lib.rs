@@ -17,6 +17,7 @@ pub mod caption;
 pub mod classify;
 pub mod embed;
 mod error;
+pub mod evaluate;
 pub mod inputs;
 pub mod interrupt;
 pub mod output;

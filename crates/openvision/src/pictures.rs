@@ -3,6 +3,7 @@
 use crate::inputs::Input;
 use crate::interrupt::Interrupt;
 use crate::{Error, Model};
+use openvision_io::data::parquet::ParquetError;
 use openvision_io::data::tar::TarError;
 use openvision_io::image::{ImageError, Limits};
 use openvision_io::preprocess::PreprocessError;
@@ -45,6 +46,9 @@ pub enum ItemError {
     /// The archive that holds the picture.
     #[error("{0}")]
     Tar(Arc<TarError>),
+    /// The table that holds the picture.
+    #[error("{0}")]
+    Table(Arc<ParquetError>),
     /// The picture cannot be brought to the model's size.
     #[error("{path}: {source}")]
     Preprocess {
@@ -79,12 +83,19 @@ impl From<TarError> for ItemError {
     }
 }
 
+impl From<ParquetError> for ItemError {
+    fn from(error: ParquetError) -> Self {
+        ItemError::Table(Arc::new(error))
+    }
+}
+
 impl ItemError {
     /// A stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {
             ItemError::Image(error) => error.code(),
             ItemError::Tar(error) => error.code(),
+            ItemError::Table(error) => error.code(),
             ItemError::Preprocess { .. } => "cannot_preprocess",
             ItemError::NoPicture { .. } => "no_picture",
             ItemError::NotFinite { .. } => "not_finite",

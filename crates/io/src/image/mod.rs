@@ -8,6 +8,8 @@ mod convert;
 mod error;
 mod exif;
 mod gif;
+#[cfg(feature = "heif")]
+mod heif;
 #[cfg(feature = "jpeg-turbo")]
 mod jpeg;
 mod jpeg_header;
@@ -20,6 +22,7 @@ compile_error!("openvision-io needs one of the features `jpeg-turbo` (default) a
 mod png;
 mod sniff;
 mod tiff;
+mod tiff_jpeg;
 mod webp;
 
 pub use error::ImageError;
@@ -105,6 +108,8 @@ pub enum Format {
     Gif,
     Bmp,
     Tiff,
+    /// HEIC and AVIF; decoded with the feature `heif` only.
+    Heif,
 }
 
 impl std::fmt::Display for Format {
@@ -116,6 +121,7 @@ impl std::fmt::Display for Format {
             Format::Gif => "GIF",
             Format::Bmp => "BMP",
             Format::Tiff => "TIFF",
+            Format::Heif => "HEIF",
         })
     }
 }
@@ -181,6 +187,10 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageError> {
         Format::Gif => gif::decode(bytes, limits),
         Format::Bmp => bmp::decode(bytes, limits),
         Format::Tiff => tiff::decode(bytes, limits),
+        #[cfg(feature = "heif")]
+        Format::Heif => heif::decode(bytes, limits),
+        #[cfg(not(feature = "heif"))]
+        Format::Heif => Err(sniff::no_heif(bytes)),
     }
 }
 

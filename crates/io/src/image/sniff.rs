@@ -7,15 +7,6 @@ const NOT_A_PICTURE: &str = "give a picture file";
 
 /// Magic bytes at an offset, the name with its article, advice.
 const REFUSED: &[(usize, &[u8], &str, &str)] = &[
-    (4, b"ftypavif", "an AVIF picture", CONVERT),
-    (4, b"ftypavis", "an AVIF animation", CONVERT),
-    (4, b"ftypheic", "a HEIC picture", CONVERT),
-    (4, b"ftypheix", "a HEIC picture", CONVERT),
-    (4, b"ftyphevc", "a HEIC animation", CONVERT),
-    (4, b"ftypheim", "a HEIC picture", CONVERT),
-    (4, b"ftypheis", "a HEIC picture", CONVERT),
-    (4, b"ftypmif1", "a HEIF picture", CONVERT),
-    (4, b"ftypmsf1", "a HEIF animation", CONVERT),
     (4, b"ftypcrx ", "a Canon raw picture", CONVERT),
     (4, b"ftyp", "an MP4 or QuickTime video", "extract a frame as PNG or JPEG"),
     (0, b"\xFF\x0A", "a JPEG XL picture", CONVERT),
@@ -82,7 +73,41 @@ pub(super) fn recognize(bytes: &[u8]) -> Result<Format, ImageError> {
     if [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| bytes.starts_with(*magic)) {
         return Ok(Format::Tiff);
     }
+    if heif_kind(bytes).is_some() {
+        return Ok(Format::Heif);
+    }
     Err(refusal(bytes))
+}
+
+/// What a HEIF file holds, by its own brand or those that it is compatible with.
+fn heif_kind(bytes: &[u8]) -> Option<&'static str> {
+    const KINDS: [(&str, &[&[u8; 4]]); 3] = [
+        ("a HEIC picture", &[b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"]),
+        ("an AVIF picture", &[b"avif", b"avis"]),
+        ("a HEIF picture", &[b"mif1", b"msf1"]),
+    ];
+    if bytes.get(4..8) != Some(b"ftyp") {
+        return None;
+    }
+    let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+    let brands = &bytes[8..length.clamp(12, 256).min(bytes.len().max(8))];
+    let own = brands.get(..4)?;
+    let known = |brand: &[u8]| KINDS.iter().any(|(_, all)| all.iter().any(|known| *known == brand));
+    // A film is compatible with picture brands too; its own brand is another.
+    if !known(own) {
+        return None;
+    }
+    let has = |all: &[&[u8; 4]]| brands.chunks_exact(4).any(|brand| all.iter().any(|known| *known == brand));
+    KINDS.iter().find(|(_, all)| has(all)).map(|(what, _)| *what)
+}
+
+/// Without libheif these files are named, not decoded.
+#[cfg(not(feature = "heif"))]
+pub(super) fn no_heif(bytes: &[u8]) -> ImageError {
+    ImageError::UnsupportedFormat {
+        what: heif_kind(bytes).unwrap_or("a HEIF picture"),
+        advice: "this build has no HEIF support: build with `--features heif` (libheif), or convert it to PNG or JPEG",
+    }
 }
 
 /// "BM" alone is too little (a text may begin so): the size of the second header must be one that exists.
@@ -117,8 +142,8 @@ mod tests {
     #[test]
     fn names_what_it_refuses() {
         let table: &[(&[u8], &str)] = &[
-            (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
-            (b"\0\0\0\x1Cftypavif\0\0\0\0", "AVIF"),
+            (b"\0\0\0\x18ftypisom\0\0\0\0avif", "MP4"),
+            (b"\0\0\0\x18ftypcrx \0\0\0\0heic", "Canon"),
             (b"\xFF\x0A\xFA\x1F", "JPEG XL"),
             (b"\0\0\0\x0CJXL \r\n\x87\n", "JPEG XL"),
             (b"%PDF-1.7", "PDF"),
@@ -134,5 +159,15 @@ mod tests {
             assert!(message.contains(word), "{message}");
         }
         assert!(matches!(recognize(b""), Err(ImageError::Empty)));
+        let heif: &[(&[u8], &str)] = &[
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "AVIF"),
+            (b"\0\0\0\x0Cftypavif", "AVIF"),
+            (b"\xFF\xFF\xFF\xFFftypmif1", "HEIF"),
+        ];
+        for (bytes, word) in heif {
+            assert_eq!(recognize(bytes).expect(word), Format::Heif);
+            assert!(heif_kind(bytes).expect(word).contains(word), "{word}");
+        }
     }
 }

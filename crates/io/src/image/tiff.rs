@@ -1,6 +1,7 @@
 //! First page of a TIFF file, turned by its orientation tag as Pillow turns it when loading.
 
 use super::exif::TiffBytes;
+use super::tiff_jpeg;
 use super::{Format, ImageError, Limits, Mode, Palette, Picture, unpack_bits};
 use ::tiff::decoder::{Decoder, DecodingResult, Limits as TiffLimits};
 use ::tiff::tags::Tag;
@@ -31,7 +32,12 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
     let palette = if is_palette { Some(read_palette(&mut decoder)?) } else { None };
     let orientation = decoder.find_tag_unsigned::<u16>(Tag::Orientation).ok().flatten().unwrap_or(1);
     let planar = decoder.find_tag_unsigned::<u16>(Tag::PlanarConfiguration).ok().flatten() == Some(2);
-
+    let orientation = if (1..=8).contains(&orientation) { orientation as u8 } else { 1 };
+    if !is_palette && tiff_jpeg::is_jpeg(&mut decoder) {
+        let (mode, data) = tiff_jpeg::decode(&bytes, &mut decoder, (width, height), limits)?;
+        let format = Format::Tiff;
+        return Ok(Picture { width, height, mode, data, palette, transparency: None, orientation, format }.oriented());
+    }
     let mut samples = DecodingResult::U8(Vec::new());
     let layout = decoder.read_image_to_buffer(&mut samples).map_err(error)?;
     if samples.as_buffer(0).byte_len() < layout.complete_len {
@@ -39,7 +45,6 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
     }
     let mode = mode_of(color, &samples, is_palette)?;
     let data = to_pixels(samples, Shape { width, height, color, planar, mode })?;
-    let orientation = if (1..=8).contains(&orientation) { orientation as u8 } else { 1 };
     Ok(Picture { width, height, mode, data, palette, transparency: None, orientation, format: Format::Tiff }.oriented())
 }
 
@@ -141,7 +146,7 @@ fn interleave(planes: &[u8], channels: usize) -> Vec<u8> {
     out
 }
 
-fn error(error: TiffError) -> ImageError {
+pub(super) fn error(error: TiffError) -> ImageError {
     match error {
         TiffError::IoError(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => {
             ImageError::truncated(Format::Tiff, "it ends inside its directory or pixels")

@@ -64,23 +64,49 @@ fn push_word(word: &mut String, length: usize, vocabulary: &Vocabulary, out: &mu
     word.clear();
 }
 
-/// `BertNormalizer()`: controls dropped, white space to spaces, ideographs isolated, accents stripped, lower case, each of
-/// them character by character (so no final sigma).
+/// `BertNormalizer()` with its defaults.
 fn hugging_face_normalize(text: &str) -> String {
-    let mut spaced = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_whitespace() && !contains(tables::BERT_CONTROL, c) {
-            spaced.push(' ');
-        } else if contains(tables::BERT_IDEOGRAPH, c) {
-            spaced.extend([' ', c, ' ']);
-        } else if !contains(tables::BERT_CONTROL, c) {
-            spaced.push(c);
+    BertRules { clean_text: true, space_ideographs: true, strip_accents: true, lowercase: true }.apply(text)
+}
+
+/// Hugging Face's `BertNormalizer`.
+pub(super) struct BertRules {
+    /// Controls dropped, white space to spaces.
+    pub(super) clean_text: bool,
+    /// Spaces around ideographs.
+    pub(super) space_ideographs: bool,
+    pub(super) strip_accents: bool,
+    /// Character by character, so no final sigma.
+    pub(super) lowercase: bool,
+}
+
+impl BertRules {
+    pub(super) fn apply(&self, text: &str) -> String {
+        let mut spaced = String::with_capacity(text.len());
+        for c in text.chars() {
+            let is_control = contains(tables::BERT_CONTROL, c);
+            if self.clean_text && is_control {
+                continue;
+            }
+            if self.clean_text && c.is_whitespace() {
+                spaced.push(' ');
+            } else if self.space_ideographs && contains(tables::BERT_IDEOGRAPH, c) {
+                spaced.extend([' ', c, ' ']);
+            } else {
+                spaced.push(c);
+            }
         }
+        if spaced.is_ascii() {
+            return if self.lowercase { spaced.to_ascii_lowercase() } else { spaced };
+        }
+        if self.strip_accents {
+            spaced = spaced.nfd().filter(|&c| !contains(tables::BERT_MARK, c)).collect();
+        }
+        if self.lowercase {
+            spaced = spaced.chars().flat_map(char::to_lowercase).collect();
+        }
+        spaced
     }
-    if spaced.is_ascii() {
-        return spaced.to_ascii_lowercase();
-    }
-    spaced.nfd().filter(|&c| !contains(tables::BERT_MARK, c)).flat_map(char::to_lowercase).collect()
 }
 
 /// Pieces by `tensorflow_text.BertTokenizer(lower_case=True)`: NFKC case folding, NFD, marks dropped, controls to spaces,

@@ -1,9 +1,9 @@
 //! Byte-pair encoding over bytes, as CLIP uses it: a vocabulary of letters and merges, and the merging of one word.
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 
+use super::merge::Word;
 use super::{Fnv, TokenError, assets};
 
 /// CLIP's list is a file of 262,145 lines of which the tools use lines 2..48895.
@@ -88,9 +88,9 @@ impl BytePairs {
 
     /// A vocabulary with explicit ids, as in `vocab.json` and `merges.txt` or a `tokenizer.json`. `merges` are the parts
     /// in order of rank.
-    pub(super) fn from_vocabulary(
-        ids: &HashMap<String, u32>,
-        merges: &[(String, String)],
+    pub(super) fn from_vocabulary<'a>(
+        ids: &HashMap<Box<str>, u32>,
+        merges: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
         path: &Path,
     ) -> Result<Self, TokenError> {
         let letters = byte_letters();
@@ -113,7 +113,7 @@ impl BytePairs {
         let size = ids.values().max().map_or(0, |&id| id as usize + 1);
         let specials =
             ids.iter().filter(|(piece, _)| piece.starts_with('<') && piece.ends_with('>') && piece.len() > 4);
-        let mut specials: HashMap<String, u32> = specials.map(|(piece, &id)| (piece.clone(), id)).collect();
+        let mut specials: HashMap<String, u32> = specials.map(|(piece, &id)| (piece.to_string(), id)).collect();
         // The peers spell the two special tokens differently; either spelling serves both.
         for (one, other) in [("<|startoftext|>", "<start_of_text>"), ("<|endoftext|>", "<end_of_text>")] {
             if let Some(&id) = specials.get(one).or_else(|| specials.get(other)) {
@@ -142,78 +142,28 @@ impl BytePairs {
         self.specials.get(name).copied()
     }
 
-    /// Appends the pieces of one word. The pair of lowest rank is merged first, leftmost first among equals; a heap keeps
-    /// this n log n for words of any length.
-    pub(super) fn split_word(&self, word: &[u8], out: &mut Vec<u32>) {
-        let Some((&last, rest)) = word.split_last() else { return };
-        let mut symbols: Vec<Symbol> = Vec::with_capacity(word.len());
-        let pieces = rest.iter().map(|&b| self.bytes[usize::from(b)]).chain([self.last_bytes[usize::from(last)]]);
-        for (at, piece) in pieces.enumerate() {
-            symbols.push(Symbol { piece, next: at + 1, previous: at.wrapping_sub(1), alive: true });
-        }
-        let mut queue = BinaryHeap::with_capacity(word.len());
-        (1..symbols.len()).for_each(|right| self.enqueue(&symbols, right - 1, right, &mut queue));
-        while let Some(Reverse(candidate)) = queue.pop() {
-            let Candidate { left, left_piece, right_piece, merged, .. } = candidate;
-            let right = symbols[left].next;
-            let stale = !symbols[left].alive
-                || symbols[left].piece != left_piece
-                || symbols.get(right).is_none_or(|symbol| symbol.piece != right_piece);
-            if stale {
-                continue;
-            }
-            let after = symbols[right].next;
-            symbols[right].alive = false;
-            symbols[left].piece = merged;
-            symbols[left].next = after;
-            if after < symbols.len() {
-                symbols[after].previous = left;
-                self.enqueue(&symbols, left, after, &mut queue);
-            }
-            if symbols[left].previous < symbols.len() {
-                self.enqueue(&symbols, symbols[left].previous, left, &mut queue);
-            }
-        }
-        out.extend(symbols.iter().filter(|symbol| symbol.alive).map(|symbol| symbol.piece));
-    }
-
-    fn enqueue(&self, symbols: &[Symbol], left: usize, right: usize, queue: &mut BinaryHeap<Reverse<Candidate>>) {
-        let (left_piece, right_piece) = (symbols[left].piece, symbols[right].piece);
-        if let Some(&(rank, merged)) = self.merges.get(&pair_key(left_piece, right_piece)) {
-            queue.push(Reverse(Candidate { rank, left, left_piece, right_piece, merged }));
-        }
+    /// Appends the pieces of one word. The pair of lowest rank is merged first, leftmost first among equals.
+    pub(super) fn split_word(&self, bytes: &[u8], out: &mut Vec<u32>) {
+        let Some((&last, rest)) = bytes.split_last() else { return };
+        let mut word = Word::with_capacity(bytes.len());
+        rest.iter().for_each(|&b| word.push(self.bytes[usize::from(b)], 1));
+        word.push(self.last_bytes[usize::from(last)], 1);
+        word.merge(|left, right| self.merges.get(&pair_key(left.piece, right.piece)).copied());
+        out.extend(word.symbols().map(|symbol| symbol.piece));
     }
 }
 
-/// A piece of the word in a doubly linked list; past either end is an index that no symbol has.
-struct Symbol {
-    piece: u32,
-    next: usize,
-    previous: usize,
-    alive: bool,
-}
-
-/// A possible merge; ordered by rank, then by place.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Candidate {
-    rank: u32,
-    left: usize,
-    left_piece: u32,
-    right_piece: u32,
-    merged: u32,
-}
-
-fn pair_key(left: u32, right: u32) -> u64 {
+pub(super) fn pair_key(left: u32, right: u32) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
 /// A folded multiplication in place of SipHash, because start-up counts; seeded, so that a file cannot be written to collide.
-struct PairHashers {
+pub(super) struct PairHashers {
     seed: u64,
 }
 
 impl PairHashers {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { seed: RandomState::new().build_hasher().finish() }
     }
 }
@@ -225,7 +175,7 @@ impl BuildHasher for PairHashers {
     }
 }
 
-struct PairHasher(u64);
+pub(super) struct PairHasher(u64);
 
 impl Hasher for PairHasher {
     fn finish(&self) -> u64 {
@@ -241,7 +191,7 @@ impl Hasher for PairHasher {
 }
 
 /// GPT-2's printable letter of each byte: itself where printable, else 256, 257, … in order of the bytes.
-fn byte_letters() -> [char; 256] {
+pub(super) fn byte_letters() -> [char; 256] {
     let mut next = 0x100;
     std::array::from_fn(|byte| {
         if is_own_letter(byte) {

@@ -2,22 +2,31 @@
 //!
 //! Every tokenizer here gives the ids of the program with which the model is used, character for character; which program
 //! that is decides the model's description, by a [`TextRecipe`]. Vocabularies are built in, so a model folder without
-//! tokenizer files still reads. Not here: tokenizers of language models.
+//! tokenizer files still reads. Other models' tokenizers are read from their files, `tokenizer.json` and sentencepiece's
+//! `.model`: those give [`Pieces`], to which a layout is put in [`FolderTokenizer`].
 mod assets;
 mod bert;
 mod bert_text;
 mod bpe;
+mod charsmap;
 mod clean;
 mod clip;
 mod folder;
+mod folder_text;
 mod ftfy;
 mod ftfy_tables;
 mod html;
+mod merge;
 mod mojibake;
 mod openvision;
+mod pattern;
 pub mod prompts;
+mod sentencepiece;
+mod tokenizer_json;
+mod trie;
 mod unicode;
 mod unicode_tables;
+mod unigram;
 mod wordpiece;
 mod words;
 
@@ -26,8 +35,11 @@ use std::path::{Path, PathBuf};
 pub use bert::{BertTokenizer, Separator};
 pub use clean::{Clean, canonicalize};
 pub use clip::{ClipPadding, ClipTokenizer};
-pub use folder::{VocabularyInfo, from_folder, inspect_file};
+pub use folder::{VocabularyInfo, from_folder, inspect_file, read_pieces};
+pub use folder_text::FolderTokenizer;
 pub use openvision::{OpenVisionTokenizer, OpenVisionVariant};
+pub use sentencepiece::SentencePiece;
+pub use tokenizer_json::{Affixes, JsonTokenizer};
 pub use words::Words;
 
 /// Turns a text into the row of ids of one model.
@@ -42,6 +54,37 @@ pub trait Tokenizer: Send + Sync {
     fn vocabulary_size(&self) -> usize;
     /// One line for people.
     fn describe(&self) -> String;
+}
+
+/// What to do with special tokens such as `<s>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Specials {
+    /// They are no text: their strings in a text are their ids, and their ids give no text.
+    Apart,
+    /// Their strings are cut like any text, so a user cannot place them; their ids give their strings.
+    AsText,
+}
+
+/// A tokenizer without a layout: texts to ids of any number, and back. Language models and [`FolderTokenizer`] build on it.
+pub trait Pieces: Send + Sync {
+    /// The ids of a text, with nothing added before or after.
+    fn encode(&self, text: &str, specials: Specials) -> Vec<u32>;
+    /// The text of ids; unknown ids give nothing, broken UTF-8 replacement characters.
+    fn decode(&self, ids: &[u32], specials: Specials) -> String;
+    /// The id of a piece or special token by its exact name.
+    fn id(&self, piece: &str) -> Option<u32>;
+    /// The piece of an id.
+    fn piece(&self, id: u32) -> Option<&str>;
+    /// What the file itself puts around a text.
+    fn affixes(&self) -> Affixes {
+        Affixes::default()
+    }
+    /// Every id is below this.
+    fn size(&self) -> usize;
+    /// For people: the algorithm.
+    fn kind(&self) -> &'static str;
+    /// Equal files have equal digests.
+    fn digest(&self) -> u64;
 }
 
 /// A row of ids.
@@ -66,6 +109,8 @@ pub enum TextLayout {
     OpenClip(Clean),
     /// Hugging Face's CLIP: `start pieces end end …`, other cleaning.
     HuggingFaceClip,
+    /// What the files of the model's folder say: SigLIP's `pieces end padding …` and others of Hugging Face.
+    Folder,
 }
 
 /// What a model's description says of its texts.
@@ -80,7 +125,7 @@ pub struct TextRecipe {
 /// The tokenizer of a recipe with its built-in vocabulary.
 ///
 /// # Errors
-/// If the context is too short for the layout.
+/// If the context is too short for the layout, or it is the folder's.
 pub fn built_in(recipe: &TextRecipe) -> Result<Box<dyn Tokenizer>, TokenError> {
     let length = recipe.context_length;
     Ok(match recipe.layout {
@@ -88,6 +133,7 @@ pub fn built_in(recipe: &TextRecipe) -> Result<Box<dyn Tokenizer>, TokenError> {
         TextLayout::Bert(clean, separator) => Box::new(BertTokenizer::new(None, clean, separator, length)?),
         TextLayout::OpenClip(clean) => Box::new(ClipTokenizer::new(None, clean, length, ClipPadding::Zero)?),
         TextLayout::HuggingFaceClip => Box::new(ClipTokenizer::hugging_face(None, length)?),
+        TextLayout::Folder => return Err(TokenError::NotBuiltIn),
     })
 }
 
@@ -159,6 +205,18 @@ pub enum TokenError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Not a sentencepiece model.
+    #[error("{path}: not a sentencepiece model, or damaged", path = path.display())]
+    NotSentencePiece {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The model's texts need files that are not there.
+    #[error(
+        "the tokenizer of this model is not built in and its folder has none: put its tokenizer.json, spiece.model or \
+         tokenizer.model beside the weights"
+    )]
+    NotBuiltIn,
     /// An id beyond any vocabulary.
     #[error("{path}: id {id} is out of range, ids end at {MOST_IDS}", path = path.display())]
     IdOutOfRange {

@@ -7,8 +7,9 @@ use super::{Fnv, TokenError, assets, check_id};
 /// Words longer than this are unknown: characters in Hugging Face's rules, bytes in TensorFlow's.
 pub(super) const LONGEST_WORD: usize = 100;
 
-/// A WordPiece vocabulary; pieces inside of a word begin with `##`.
+/// A WordPiece vocabulary; pieces inside of a word begin with a prefix, `##` as a rule.
 pub(super) struct Vocabulary {
+    prefix: String,
     ids: HashMap<Box<str>, u32>,
     longest_piece: usize,
     size: usize,
@@ -67,7 +68,13 @@ impl Vocabulary {
         let digest = ids.iter().fold(0u64, |sum, (piece, id)| {
             sum.wrapping_add(Fnv::new().bytes(piece.as_bytes()).number(u64::from(*id)).finish())
         });
-        Ok(Self { ids, longest_piece, size, unknown, digest })
+        Ok(Self { prefix: "##".into(), ids, longest_piece, size, unknown, digest })
+    }
+
+    /// With another mark of pieces inside of a word.
+    pub(super) fn with_prefix(mut self, prefix: &str) -> Self {
+        prefix.clone_into(&mut self.prefix);
+        self
     }
 
     pub(super) fn id(&self, piece: &str) -> Option<u32> {
@@ -95,7 +102,7 @@ impl Vocabulary {
         let mut candidate = String::with_capacity(word.len() + 2);
         let mut start = 0;
         while start < word.len() {
-            let prefix = if start == 0 { "" } else { "##" };
+            let prefix = if start == 0 { "" } else { self.prefix.as_str() };
             candidate.clear();
             candidate.push_str(prefix);
             candidate.push_str(&word[start..]);

@@ -75,6 +75,9 @@ pub fn describe(path: &Path, literal: bool) -> Result<Description, ModelError> {
         config.decoder = caption_decoder(&folder)?;
         config.check(&place)?;
     }
+    if config.family == Family::Siglip {
+        notes.push(choose_gelu(&mut config, layout, literal));
+    }
     if config.family == Family::Openvision {
         note_reading(&config, (found, layout), &mut notes);
     }
@@ -110,6 +113,26 @@ fn caption_decoder(folder: &Path) -> Result<Option<DecoderConfig>, ModelError> {
         }
         _ => Ok(None),
     }
+}
+
+/// The peers disagree on the GELU of the same SigLIP weights (clip-peers.md 1.5): a file is read as its layout's library
+/// reads it, or as the authors trained it, with the tanh form.
+fn choose_gelu(config: &mut ModelConfig, layout: NameLayout, literal: bool) -> String {
+    if literal && layout == NameLayout::OpenClipSiglip {
+        config.set_activation(ActivationName::GeluTanh);
+    }
+    let name = |activation: ActivationName| match activation {
+        ActivationName::GeluErf => "exact (erf)",
+        ActivationName::GeluTanh => "tanh",
+        ActivationName::QuickGelu => "quick",
+    };
+    let image = name(config.image.transformer.activation);
+    let text = config.text.map_or(image, |text| name(text.transformer.activation));
+    format!(
+        "SigLIP with the {image} GELU in the image tower and the {text} GELU in the text tower, read from {}; the \
+         authors trained with tanh; --gelu erf or --gelu tanh sets both",
+        layout.describe()
+    )
 }
 
 fn note_reading(config: &ModelConfig, (found, layout): (Found, NameLayout), notes: &mut Vec<String>) {
@@ -274,4 +297,26 @@ fn from_shapes(checkpoint: &Checkpoint, place: &str, reading: open_clip::Reading
     };
     config.check(place)?;
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry;
+
+    #[test]
+    fn siglip_follows_its_layout_or_its_authors() {
+        let mut published = registry::find("siglip/base-16-224").unwrap().config.clone();
+        published.set_activation(ActivationName::GeluErf);
+        for (layout, literal, want) in [
+            (NameLayout::OpenClipSiglip, false, ActivationName::GeluErf),
+            (NameLayout::OpenClipSiglip, true, ActivationName::GeluTanh),
+            (NameLayout::HuggingFaceSiglip, true, ActivationName::GeluErf),
+        ] {
+            let mut config = published.clone();
+            let note = choose_gelu(&mut config, layout, literal);
+            assert_eq!(config.image.transformer.activation, want, "{layout:?}");
+            assert_eq!(note.contains("exact (erf)"), want == ActivationName::GeluErf, "{note}");
+        }
+    }
 }

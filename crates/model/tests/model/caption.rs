@@ -6,7 +6,7 @@ use openvision_io::weights::{DType, TensorInfo, WeightsError};
 use openvision_kernels::Isa;
 use openvision_model::caption::{Captioner, Generated, Picture, Strategy};
 use openvision_model::config::{ActivationName, DecoderConfig, TransformerConfig};
-use openvision_model::{Decoder, ModelError, Tensors, registry};
+use openvision_model::{Decoder, LoadOptions, ModelError, Tensors, registry};
 use serde_json::Value;
 
 /// Weights by the formula of openvision.md 1.4: a tensor's stream is its place among the sorted names.
@@ -64,6 +64,10 @@ impl Tensors for Formula {
     }
 }
 
+fn on(isa: Isa) -> LoadOptions {
+    LoadOptions { isa: Some(isa), ..LoadOptions::default() }
+}
+
 fn config(json: &Value) -> DecoderConfig {
     let size = |field: &str| json[field].as_u64().unwrap() as usize;
     DecoderConfig {
@@ -90,7 +94,7 @@ fn scores_equal_the_golden_numbers() {
     let tokens: Vec<f32> = formula(1000, 5 * 24).map(|u| (4.0 * u) as f32).collect();
     for isa in Isa::present() {
         let weights = Formula::new(&config, 0.5, None);
-        let captioner = Captioner::from_tensors(&weights, config, isa, pool(2)).unwrap();
+        let captioner = Captioner::from_tensors(&weights, config, &on(isa), pool(2)).unwrap();
         let picture = Picture { name: "golden", tokens: &tokens };
         let scores = captioner.scores(picture, &[7, 9, 2]).unwrap();
         let rows: Vec<&[f32]> = scores.chunks(50).collect();
@@ -125,7 +129,7 @@ fn recorded() -> (DecoderConfig, Vec<Value>, Vec<Vec<f32>>) {
 
 fn captioner(config: DecoderConfig, threads: usize, isa: Isa) -> Captioner {
     let weights = Formula::new(&config, 0.5, Some(16_982));
-    Captioner::from_tensors(&weights, config, isa, pool(threads)).unwrap()
+    Captioner::from_tensors(&weights, config, &on(isa), pool(threads)).unwrap()
 }
 
 fn pictures<'a>(names: &'a [String], tokens: &'a [Vec<f32>]) -> Vec<Picture<'a>> {

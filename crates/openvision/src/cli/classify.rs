@@ -62,6 +62,10 @@ impl Classify {
 }
 
 fn readable(top: &[Prediction]) -> String {
-    let one = |p: &Prediction| format!("{} {:.1} %", p.label, p.probability * 100.0);
+    let one = |p: &Prediction| match p.share {
+        None => format!("{} {:.1} %", p.label, p.probability * 100.0),
+        // Probabilities of the sigmoid are small for most labels: the share shows which is most likely.
+        Some(share) => format!("{} {:.2} % (share {:.1} %)", p.label, p.probability * 100.0, share * 100.0),
+    };
     top.iter().map(one).collect::<Vec<String>>().join("\t")
 }

@@ -1,10 +1,12 @@
 //! Options that every command has, and what they turn into.
 
 use clap::{Args, ValueEnum};
-use openvision::inputs::Input;
+use openvision::inputs::{Input, Options};
 use openvision::interrupt::Interrupt;
 use openvision::{Error, LoadOptions, Model, pool, resolve};
 use openvision_io::image::Limits;
+use openvision_io::weights::DType;
+use openvision_model::config::ActivationName;
 use std::path::PathBuf;
 
 /// Arithmetic of a forward pass.
@@ -12,6 +14,19 @@ use std::path::PathBuf;
 pub(crate) enum Precision {
     /// 32-bit floats
     F32,
+    /// Weights rounded to bfloat16, arithmetic in 32 bits
+    Bf16,
+    /// Weights rounded to half precision, arithmetic in 32 bits
+    F16,
+}
+
+/// The two forms of GELU that SigLIP's weights are run with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Gelu {
+    /// x Φ(x) by the error function: timm, open_clip
+    Erf,
+    /// The tanh approximation: the authors, transformers
+    Tanh,
 }
 
 /// Where a forward pass runs.
@@ -38,6 +53,9 @@ pub(crate) struct Common {
     /// Follow the peers to the letter: published text layout, no EXIF orientation, 16-bit gray clipped
     #[arg(long)]
     pub(crate) as_published: bool,
+    /// GELU of a SigLIP model [default: as its file's library has it; with --as-published, as its authors trained it]
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) gelu: Option<Gelu>,
     /// Use no network (no command does yet)
     #[arg(long)]
     pub(crate) offline: bool,
@@ -75,7 +93,16 @@ impl Common {
     }
 
     pub(crate) fn options(&self, image: bool, text: bool) -> LoadOptions {
-        LoadOptions { image, text, as_published: self.as_published, ..LoadOptions::default() }
+        let gelu = self.gelu.map(|gelu| match gelu {
+            Gelu::Erf => ActivationName::GeluErf,
+            Gelu::Tanh => ActivationName::GeluTanh,
+        });
+        let rounded = match self.precision {
+            Precision::F32 => None,
+            Precision::Bf16 => Some(DType::BF16),
+            Precision::F16 => Some(DType::F16),
+        };
+        LoadOptions { image, text, as_published: self.as_published, gelu, rounded, ..LoadOptions::default() }
     }
 
     /// Loads the model with the towers that are needed.
@@ -106,12 +133,15 @@ impl Common {
 /// Options of commands that read pictures.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Pictures {
-    /// Files, folders (recursive), patterns, .tar shards, or - for a list of paths on standard input
+    /// Files, folders (recursive), patterns, .tar shards, .parquet tables, or - for a list of paths on standard input
     #[arg(value_name = "INPUT")]
     pub(crate) inputs: Vec<String>,
     /// The list on standard input is separated by NUL, not by lines
     #[arg(short = '0', long)]
     pub(crate) null: bool,
+    /// Column of .parquet inputs that holds the pictures [default: image, jpg, ..., or the only one of bytes]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) column: Option<String>,
     /// Refuse pictures of more pixels
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_pixels)]
     pub(crate) max_pixels: u64,
@@ -126,7 +156,13 @@ impl Pictures {
     }
 
     pub(crate) fn files(&self) -> Result<Vec<Input>, Error> {
-        openvision::inputs::expand(&self.inputs, self.null)
+        self.expand(&self.inputs)
+    }
+
+    /// The pictures of these arguments, which may be some of the command's.
+    pub(crate) fn expand(&self, arguments: &[String]) -> Result<Vec<Input>, Error> {
+        let options = Options { nul_separated: self.null, column: self.column.clone() };
+        openvision::inputs::expand(arguments, &options)
     }
 }
 

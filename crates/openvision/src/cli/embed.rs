@@ -13,16 +13,20 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  openvision embed -m models/tiny photos/ --out photos.npz\n  \
                         openvision embed -m models/tiny --texts captions.txt --json\n  \
+                        openvision embed -m models/tiny shards/train.tar table.parquet --out vectors.parquet\n  \
                         openvision embed -m models/tiny photos/ --tokens -2 --out patches.npy")]
 pub(crate) struct Embed {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
     pictures: Pictures,
-    /// Embed texts too, one a line of this file (- for standard input)
+    /// Embed texts too, one a line of this file (- for standard input), or a column of a .parquet table
     #[arg(long, value_name = "FILE")]
     texts: Option<String>,
-    /// Write to a file: .npy (float32 [N, D], names in FILE.npy.json), .npz or .jsonl
+    /// Column of a .parquet table of texts
+    #[arg(long, value_name = "NAME", default_value = "caption")]
+    text_column: String,
+    /// Write to a file: .npy (float32 [N, D], names in FILE.npy.json), .npz, .jsonl, .parquet, .arrow
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Go on with an interrupted run of the same --out
@@ -47,7 +51,8 @@ impl Embed {
         if let Some(out) = &self.out {
             Format::of(out)?;
         }
-        let texts = self.texts.as_deref().map(inputs::lines).transpose()?.unwrap_or_default();
+        let texts =
+            self.texts.as_deref().map(|path| inputs::texts(path, &self.text_column)).transpose()?.unwrap_or_default();
         let files = match (self.pictures.inputs.is_empty(), texts.is_empty()) {
             (true, false) => Vec::new(),
             _ => self.pictures.files()?,

@@ -6,6 +6,7 @@ mod classify;
 mod common;
 mod doctor;
 mod embed;
+mod eval;
 mod models;
 mod rank;
 mod report;
@@ -64,6 +65,9 @@ enum Command {
     Rank(rank::Rank),
     /// Say what pictures show, in words; also into new shards
     Caption(caption::Captions),
+    /// Measure how well models do on your own labelled pictures
+    #[command(subcommand)]
+    Eval(eval::Eval),
     /// Measure how fast a model runs on this machine
     Bench(bench::Bench),
     /// Say what this machine offers and what is wrong with it
@@ -84,6 +88,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Classify(command) => command.run(),
         Command::Rank(command) => command.run(),
         Command::Caption(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Completions { shell } => {

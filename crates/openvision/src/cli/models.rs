@@ -10,7 +10,7 @@ use openvision_io::weights::{Checkpoint, DType, TensorInfo};
 use openvision_model::config::ModelConfig;
 use openvision_model::import::describe;
 use openvision_model::import::export::{self, Target};
-use openvision_model::{ModelError, init, registry};
+use openvision_model::{ModelError, init, onnx, registry};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -52,6 +52,8 @@ enum Layout {
     OpenClip,
     /// Hugging Face CLIPModel or SiglipModel
     Hf,
+    /// ONNX graphs: image.onnx, text.onnx
+    Onnx,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -301,17 +303,17 @@ fn tensors(checkpoint: &Checkpoint) -> Value {
 impl Convert {
     fn run(self) -> Result<Ending, Error> {
         let description = describe(&resolve(&self.name)?, false)?;
-        let target = match self.to {
-            Layout::Openvision => Target::Ours,
-            Layout::OpenClip => Target::OpenClip,
-            Layout::Hf => Target::HuggingFace,
-        };
         let precision = self.precision.map(|stored| match stored {
             Stored::F32 => DType::F32,
             Stored::F16 => DType::F16,
             Stored::Bf16 => DType::BF16,
         });
-        export::convert(&description, target, precision, &self.out)?;
+        match self.to {
+            Layout::Openvision => export::convert(&description, Target::Ours, precision, &self.out)?,
+            Layout::OpenClip => export::convert(&description, Target::OpenClip, precision, &self.out)?,
+            Layout::Hf => export::convert(&description, Target::HuggingFace, precision, &self.out)?,
+            Layout::Onnx => onnx::export(&description, precision, &self.out)?,
+        }
         done(self.json, &self.out)
     }
 }

@@ -4,9 +4,9 @@ use super::Ending;
 use super::common::{Common, Pictures, interrupt};
 use super::report::Report;
 use clap::Args;
+use openvision::Error;
 use openvision::pictures::{Run, Want};
 use openvision::rank::{Query, rank};
-use openvision::{Error, inputs};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ impl Rank {
             (None, Some((text, inputs))) => (Query::Text(text), inputs),
             (None, None) => return Err(Error::Usage("say what to rank by: a text first, or --image FILE".into())),
         };
-        let files = inputs::expand(arguments, self.pictures.null)?;
+        let files = self.pictures.expand(arguments)?;
         let mut options = self.common.options(true, self.image.is_none());
         options.image_size = self.pictures.image_size;
         let interrupt = interrupt();

@@ -3,6 +3,7 @@
 use super::journal::{Entry, Meta};
 use crate::Error;
 use openvision_io::atomic::write_atomic;
+use openvision_io::data::vectors::{TextColumn, VectorTable};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -19,6 +20,10 @@ pub enum Format {
     Npz,
     /// One JSON object a line.
     Jsonl,
+    /// `input`, `kind`, and `embedding` as lists of a fixed size.
+    Parquet,
+    /// The same columns in Arrow's file format (Feather version 2).
+    Arrow,
 }
 
 impl Format {
@@ -31,7 +36,12 @@ impl Format {
             Some("npy") => Ok(Format::Npy),
             Some("npz") => Ok(Format::Npz),
             Some("jsonl") => Ok(Format::Jsonl),
-            _ => Err(Error::Usage(format!("{}: --out takes a name that ends in .npy, .npz or .jsonl", path.display()))),
+            Some("parquet") => Ok(Format::Parquet),
+            Some("arrow" | "feather") => Ok(Format::Arrow),
+            _ => {
+                let known = ".npy, .npz, .jsonl, .parquet, .arrow or .feather";
+                Err(Error::Usage(format!("{}: --out takes a name that ends in {known}", path.display())))
+            }
         }
     }
 
@@ -50,8 +60,28 @@ impl Format {
             }
             Format::Npz => write_atomic(path, |file| npz(file, meta, entries, rows))?,
             Format::Jsonl => write_atomic(path, |file| jsonl(file, meta, entries, rows))?,
+            Format::Parquet | Format::Arrow => write_atomic(path, |file| self.table(file, meta, entries, rows))?,
         }
         Ok(())
+    }
+}
+
+impl Format {
+    fn table(self, file: &mut File, meta: &Meta, entries: &[Entry], rows: File) -> io::Result<()> {
+        let (input, kind) = (|row: usize| entries[row].input.as_str(), |row: usize| entries[row].kind.as_str());
+        let table = VectorTable {
+            texts: &[TextColumn { name: "input", value: &input }, TextColumn { name: "kind", value: &kind }],
+            vector: "embedding",
+            shape: &meta.shape,
+            rows: entries.len(),
+            metadata: &meta.pairs(),
+        };
+        let (mut out, mut rows) = (BufWriter::new(file), BufReader::new(rows));
+        match self {
+            Format::Arrow => table.write_arrow(&mut out, &mut rows)?,
+            _ => table.write_parquet(&mut out, &mut rows)?,
+        }
+        out.flush()
     }
 }
 

@@ -25,12 +25,36 @@ pub struct Meta {
     pub content: String,
     /// Fingerprint by kind of input. What differs here must not be mixed.
     pub fingerprints: BTreeMap<String, String>,
+    /// The model's name. It says nothing about the values; the fingerprints do.
+    #[serde(default)]
+    pub model: String,
+    /// Arithmetic of the forward pass.
+    #[serde(default)]
+    pub precision: String,
 }
 
 impl Meta {
     /// A description in the current version.
     pub fn new(shape: Vec<usize>, content: String, fingerprints: BTreeMap<String, String>) -> Self {
-        Self { version: VERSION, shape, content, fingerprints }
+        Self { version: VERSION, shape, content, fingerprints, model: String::new(), precision: "f32".into() }
+    }
+
+    /// Whether results may stand in one file.
+    fn fits(&self, other: &Self) -> bool {
+        let facts = |meta: &Self| (meta.version, meta.shape.clone(), meta.content.clone(), meta.fingerprints.clone());
+        facts(self) == facts(other)
+    }
+
+    /// Keys and values for files that hold such.
+    pub(super) fn pairs(&self) -> Vec<(String, String)> {
+        let mut pairs = vec![
+            ("openvision.model".to_owned(), self.model.clone()),
+            ("openvision.precision".to_owned(), self.precision.clone()),
+            ("openvision.content".to_owned(), self.content.clone()),
+        ];
+        let of_kind = |(kind, value): (&String, &String)| (format!("openvision.fingerprint.{kind}"), value.clone());
+        pairs.extend(self.fingerprints.iter().map(of_kind));
+        pairs
     }
 
     /// Values of one result.
@@ -83,7 +107,7 @@ impl Journal {
             create(&folder, &meta)?;
         }
         let found = read_meta(&folder)?;
-        if found != meta {
+        if !found.fits(&meta) {
             let problem = format!(
                 "belongs to a run with another model or other options ({} {:?}, fingerprints {:?}); use another --out",
                 found.content, found.shape, found.fingerprints

@@ -1,4 +1,4 @@
-//! Files of vectors: `.npy`, `.npz`, `.jsonl`. A run keeps its results in a journal until the file appears whole.
+//! Files of vectors: `.npy`, `.npz`, `.jsonl`, `.parquet`, `.arrow`. A run keeps its results in a journal until the file appears whole.
 
 mod files;
 mod journal;

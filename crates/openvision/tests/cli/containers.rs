@@ -1,9 +1,11 @@
-//! Pictures inside other files: `.tar` shards.
+//! Pictures inside other files: `.tar` shards, Parquet tables; vectors as tables.
 
-use crate::support::{Ran, openvision, photo, photos, small_model, tiny_model};
+use crate::support::{Ran, floats, openvision, photo, photo_count, photos, small_model, testdata, tiny_model};
+use openvision_io::data::parquet::{Column, Table};
 use openvision_io::data::shard::ShardWriter;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The photographs, sorted by name: path, name up to its dot, ending.
 fn pictures() -> Vec<(PathBuf, String, String)> {
@@ -149,4 +151,84 @@ fn a_large_shard_is_never_held_as_a_whole() {
     );
     let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
     assert_eq!(Ran::from(output).expect(0).json_lines().len(), 3);
+}
+
+/// Tables as pyarrow, DuckDB and Hugging Face's datasets write them, all of the same eleven rows; row 3 has no picture.
+#[test]
+fn tables_of_pictures_give_one_vector_a_row() {
+    let table = |name: &str| testdata().join("formats").join(name).display().to_string();
+    let mut first: Option<Vec<Value>> = None;
+    for name in ["pyarrow-snappy.parquet", "pyarrow-v2-pages.parquet", "duckdb.parquet", "datasets.parquet"] {
+        let file = table(name);
+        let ran = openvision(&["embed", "-m", &small_model(), &file, "--json"]).expect(3);
+        let lines = ran.json_lines();
+        assert_eq!(lines.len(), 11, "{name}");
+        for (row, line) in lines.iter().enumerate() {
+            let label = if name == "datasets.parquet" { format!("{row}.png") } else { format!("{}", 100 + row) };
+            let label = if name == "datasets.parquet" && row == 3 { String::new() } else { format!(":{label}") };
+            assert_eq!(line["input"], format!("{file}#{row}{label}"));
+        }
+        assert_eq!(lines[3]["error"]["code"], "no_value");
+        let vectors: Vec<Value> = lines.iter().map(|line| line["embedding"].clone()).collect();
+        assert_eq!(*first.get_or_insert_with(|| vectors.clone()), vectors, "{name}");
+    }
+    let file = table("pyarrow-none.parquet");
+    let named = openvision(&["embed", "-m", &small_model(), &file, "--column", "image", "--json"]).expect(3);
+    assert_eq!(named.json_lines().len(), 11);
+    let wrong = openvision(&["embed", "-m", &small_model(), &file, "--column", "caption"]).expect(3);
+    assert!(wrong.stderr.contains("columns that do: image"), "{}", wrong.stderr);
+    let packed = openvision(&["rank", "-m", &tiny_model(), "a dog", &table("pyarrow-brotli.parquet")]).expect(3);
+    assert!(packed.stderr.contains("Brotli"), "{}", packed.stderr);
+    let none = openvision(&["embed", "-m", &small_model(), "missing.parquet", "--json"]).expect(3);
+    assert_eq!(none.json_lines()[0]["error"]["code"], "not_found");
+}
+
+#[test]
+fn texts_come_from_a_column() {
+    let table = testdata().join("formats/pyarrow-zstd.parquet").display().to_string();
+    let lines = openvision(&["embed", "-m", &tiny_model(), "--texts", &table, "--json"]).expect(0).json_lines();
+    let texts: Vec<&str> = lines.iter().map(|line| line["input"].as_str().unwrap()).collect();
+    assert_eq!(texts, (0..11).map(|row| format!("caption {row}")).collect::<Vec<_>>());
+    let wrong = openvision(&["embed", "-m", &tiny_model(), "--texts", &table, "--text-column", "text"]).expect(1);
+    assert!(wrong.stderr.contains("there are: id, caption, image"), "{}", wrong.stderr);
+}
+
+/// Parquet and Arrow files hold the vectors of the other formats, after an interruption too. That pyarrow and DuckDB
+/// read them so is checked by tools/peers/tables.py.
+#[test]
+fn tables_of_vectors_hold_what_json_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    for extra in [&[][..], &["--tokens", "-1"]] {
+        let embed = |more: &[&str]| {
+            let model = small_model();
+            openvision(&[&["embed", "-m", &model, &photos()], extra, more].concat()).expect(0)
+        };
+        let lines = embed(&["--json"]).json_lines();
+        let flat = |line: &Value| match &line["embedding"][0] {
+            Value::Array(_) => line["embedding"].as_array().unwrap().iter().flat_map(floats).collect(),
+            _ => floats(&line["embedding"]),
+        };
+        let wanted: Vec<u8> = lines.iter().flat_map(flat).flat_map(f32::to_le_bytes).collect();
+        for name in ["v.parquet", "v.arrow", "v.feather"] {
+            let _ = std::fs::remove_file(at(name));
+            embed(&["--out", &at(name)]);
+            let bytes = std::fs::read(at(name)).unwrap();
+            // One page, one batch: the values stand together.
+            assert!(bytes.windows(wanted.len()).any(|part| part == wanted), "{name} {extra:?}");
+        }
+        assert_eq!(std::fs::read(at("v.arrow")).unwrap(), std::fs::read(at("v.feather")).unwrap());
+        let table = Arc::new(Table::open(at("v.parquet").as_ref()).unwrap());
+        assert_eq!(table.rows() as usize, photo_count());
+        for (column, key) in ["input", "kind"].into_iter().enumerate() {
+            let column = Column::new(Arc::clone(&table), column).unwrap();
+            for (row, line) in lines.iter().enumerate() {
+                assert_eq!(column.get(row as u64).unwrap().unwrap().text(), line[key]);
+            }
+        }
+        let about: std::collections::HashMap<_, _> = table.metadata().iter().cloned().collect();
+        assert_eq!(about["openvision.fingerprint.image"], lines[0]["fingerprint"]);
+        assert_eq!(about["openvision.precision"], "f32");
+        assert!(about["openvision.content"].starts_with(if extra.is_empty() { "unit" } else { "tokens of layer" }));
+    }
 }

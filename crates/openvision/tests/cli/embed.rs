@@ -1,6 +1,6 @@
 //! `openvision embed`.
 
-use crate::support::{command, floats, npy, openvision, photo, photo_count, photos, small_model, tiny_model};
+use crate::support::{command, floats, npy, openvision, photo, photo_count, photos, small_model, testdata, tiny_model};
 use serde_json::Value;
 use std::io::Write;
 use std::process::Stdio;
@@ -112,7 +112,7 @@ fn usage_errors_say_what_to_do() {
     let cases: [(&[&str], i32, &str); 7] = [
         (&["embed", &china], 2, "OPENVISION_MODEL"),
         (&["embed", "-m", &model], 2, "no inputs"),
-        (&["embed", "-m", &model, &china, "--out", "v.csv"], 2, ".npy, .npz or .jsonl"),
+        (&["embed", "-m", &model, &china, "--out", "v.csv"], 2, ".npy, .npz, .jsonl, .parquet, .arrow or .feather"),
         (&["embed", "-m", &model, &china, "--threads", "0"], 2, "--threads 0"),
         (&["embed", "-m", &model, &china, "--tokens", "9"], 2, "layers 0 to 2"),
         (&["embed", "-m", "openvison/tiny-16", &china], 1, "openvision/tiny-16-160"),
@@ -144,6 +144,46 @@ fn texts_from_a_file_and_from_standard_input() {
     let jax = openvision(&["embed", "-m", &tiny_model(), "--texts", &path, "--jax-texts", "--json"]).expect(0);
     assert_eq!(jax.json_lines()[0]["embedding"], lines[0]["embedding"], "plain ASCII is read alike");
     assert_ne!(jax.json_lines()[0]["fingerprint"], lines[0]["fingerprint"]);
+}
+
+/// A SigLIP folder whose tokenizer is beside the weights: the golden model and a sentencepiece model of 300 pieces.
+#[test]
+fn siglip_texts_by_the_tokenizer_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["config.json", "model.safetensors", "preprocessor_config.json"] {
+        std::fs::copy(testdata().join("goldens/hf-siglip").join(name), at(name)).unwrap();
+    }
+    std::fs::write(at("texts.txt"), "A photo of a cat!\na photo of a_cat\n  a PHOTO of a   cat\na dog\n").unwrap();
+    let (model, texts) = (folder.path().display().to_string(), at("texts.txt").display().to_string());
+    let embed = || openvision(&["embed", "-m", &model, "--texts", &texts, "--json"]);
+    let ran = embed().expect(1);
+    for name in ["tokenizer.json", "spiece.model", "tokenizer.model"] {
+        assert!(ran.stderr.contains(name), "{}", ran.stderr);
+    }
+
+    let goldens = testdata().join("goldens/tokens");
+    std::fs::copy(goldens.join("model/siglip.model"), at("spiece.model")).unwrap();
+    let lines = embed().expect(0).json_lines();
+    assert_eq!(lines[0]["embedding"].as_array().unwrap().len(), 64);
+    // Case and punctuation do not count; "_" is dropped, not made a space; another text is another vector.
+    assert_ne!(lines[1]["embedding"], lines[0]["embedding"]);
+    assert_ne!(lines[3]["embedding"], lines[0]["embedding"]);
+    let shown = openvision(&["models", "show", &model, "--json"]).expect(0).json_lines().remove(0);
+    let tokenizer = shown["tokenizer"].as_str().unwrap();
+    assert!(tokenizer.contains("sentencepiece unigram of 300"), "{tokenizer}");
+
+    // The fingerprint covers the tokenizer.
+    std::fs::write(
+        at("tokenizer_config.json"),
+        r#"{"tokenizer_class": "Siglip2Tokenizer", "eos_token": "</s>", "pad_token": "<pad>"}"#,
+    )
+    .unwrap();
+    let other = embed().expect(0).json_lines();
+    assert_ne!(other[0]["fingerprint"], lines[0]["fingerprint"]);
+    std::fs::write(at("spiece.model"), "damaged").unwrap();
+    let ran = embed().expect(1);
+    assert!(ran.stderr.contains("spiece.model: not a sentencepiece model"), "{}", ran.stderr);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod caption;
 mod containers;
 mod docs;
 mod embed;
+mod eval;
 mod hostile;
 mod models;
 mod photos;
