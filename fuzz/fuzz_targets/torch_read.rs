@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use openvision_io::weights::Checkpoint;
+use openvision_io::weights::{Checkpoint, Container};
 
 fuzz_target!(|data: &[u8]| {
     let checkpoint = match Checkpoint::from_bytes(data.to_vec()) {
@@ -15,6 +15,10 @@ fuzz_target!(|data: &[u8]| {
             return;
         }
     };
+    // The other container in zip archives has its own target: a deflate stream shows its defects only when read.
+    if checkpoint.container() == Container::Npz {
+        return;
+    }
     for info in checkpoint.tensors() {
         // An expanded tensor may have 2^24 elements: legal, and only slow.
         if info.elements() > 1 << 16 {

@@ -291,6 +291,8 @@ pub(crate) struct Positional<'a> {
     pub(crate) table: TableId,
     /// The tower's description.
     pub(crate) image: &'a ImageConfig,
+    /// The same at the model's own input size.
+    pub(crate) own: &'a ImageConfig,
 }
 
 /// All problems of a checkpoint for the given plans, unexpected tensors included, so that a user sees them at once.
@@ -469,22 +471,22 @@ impl Loader<'_> {
         Ok(hashes)
     }
 
-    /// Positions that follow from the grid.
-    fn computed(&self, id: TableId, spec: &TableSpec, image: &ImageConfig) -> Result<Vec<blake3::Hash>, ModelError> {
-        if image.positions != Positions::SinCos2d {
+    /// Positions that follow from the grid. Their hash is that of the own grid, as where they are stored.
+    fn computed(&self, id: TableId, spec: &TableSpec, at: Positional) -> Result<Vec<blake3::Hash>, ModelError> {
+        if at.image.positions != Positions::SinCos2d {
             let problems = vec![Problem::Missing { name: spec.name.clone(), shape: spec.shape() }];
             return Err(ModelError::Tensors { place: "checkpoint".into(), problems });
         }
-        let table = sin_cos_2d(image.grid(), spec.width);
-        let hash = hashed(&spec.name, &table)?;
+        let hash = hashed(&spec.name, &sin_cos_2d(at.own.grid(), spec.width))?;
+        let table = sin_cos_2d(at.image.grid(), spec.width);
         self.store.set_table(id, Buffer::padded(&table, table.len()));
         Ok(vec![hash])
     }
 
     fn table(&self, id: TableId, spec: &TableSpec) -> Result<Vec<blake3::Hash>, ModelError> {
         let positional = self.positional.filter(|positional| positional.table == id);
-        if let (true, Some(Positional { image, .. })) = (self.named.computed(&spec.name), positional) {
-            return self.computed(id, spec, image);
+        if let (true, Some(positional)) = (self.named.computed(&spec.name), positional) {
+            return self.computed(id, spec, positional);
         }
         let source = self.named.layout.source(&spec.name);
         let stored = self.named.tensors.get(source.names()[0]).map_or(spec.rows, |t| t.elements() / spec.width);

@@ -80,6 +80,7 @@ impl Model {
         options: &LoadOptions,
         pool: Arc<Pool>,
     ) -> Result<Model, ModelError> {
+        let own = config.image;
         let config = adjusted(config, options);
         config.check("the model")?;
         let rounded = options.rounded.map(|dtype| Rounded { tensors: named.tensors, dtype });
@@ -98,7 +99,7 @@ impl Model {
         if !problems.is_empty() {
             return Err(ModelError::Tensors { place: "the model".into(), problems });
         }
-        let positional = Positional { table: image.positions(), image: &config.image };
+        let positional = Positional { table: image.positions(), image: &config.image, own: &own };
         let image = options
             .image
             .then(|| {

@@ -1,6 +1,7 @@
 //! `models verify`: loads a model, checks every tensor, runs a self-test; a report that a user can send.
 
 use crate::{LoadOptions, Model};
+use openvision_io::weights::{Checkpoint, Container, GgufValue, TensorInfo};
 use openvision_kernels::Isa;
 use openvision_kernels::pool::Pool;
 use openvision_model::import::{Found, describe};
@@ -31,7 +32,13 @@ pub fn verify(path: &Path, options: &LoadOptions, pool: &Arc<Pool>) -> Report {
 
 fn examine(path: &Path, options: &LoadOptions, pool: &Arc<Pool>, report: &mut Report) -> Result<(), String> {
     let text = |error: openvision_model::ModelError| error.to_string();
-    let description = describe(path, options.as_published).map_err(text)?;
+    let description = match describe(path, options.as_published) {
+        Ok(description) => description,
+        Err(error) => {
+            let checkpoint = Checkpoint::open(path).ok().filter(|checkpoint| checkpoint.container() == Container::Gguf);
+            return checkpoint.map_or(Err(error.to_string()), |gguf| language_model(&gguf, error.to_string(), report));
+        }
+    };
     let container = description.checkpoint.container();
     report.checked.push(format!(
         "{}: {} tensors in {} file(s), named as {}",
@@ -70,6 +77,47 @@ fn examine(path: &Path, options: &LoadOptions, pool: &Arc<Pool>, report: &mut Re
             report.problems.push(format!("self-test: other results on one thread with {}", isa.name()));
         }
     }
+    Ok(())
+}
+
+/// A GGUF file: every tensor is read and all blocks are there, but nothing is run. `reading` says what the file is.
+fn language_model(gguf: &Checkpoint, reading: String, report: &mut Report) -> Result<(), String> {
+    let metadata = gguf.gguf_metadata();
+    let architecture = metadata.get("general.architecture").and_then(GgufValue::as_text).filter(|name| *name != "clip");
+    let Some(architecture) = architecture else { return Err(reading) };
+    let values: usize = gguf.tensors().iter().map(TensorInfo::elements).sum();
+    report.checked.push(format!("{}: {} tensors, {values} values", gguf.container().name(), gguf.tensors().len()));
+    let blocks = metadata.get(&format!("{architecture}.block_count")).and_then(GgufValue::as_u64);
+    let has_block = |i: u64| gguf.tensors().iter().any(|tensor| tensor.name.starts_with(&format!("blk.{i}.")));
+    match blocks {
+        // A hostile count ends at the first block that is missing.
+        Some(blocks) => match (0..blocks).find(|i| !has_block(*i)) {
+            Some(missing) => report.problems.push(format!("block {missing} of {blocks} has no tensor")),
+            None => report.checked.push(format!("all {blocks} blocks have tensors")),
+        },
+        None => report.problems.push("the number of blocks is not in the metadata".into()),
+    }
+    let mut buffer = vec![0.0; 1 << 16];
+    for tensor in gguf.tensors() {
+        let mut at = 0;
+        while at < tensor.elements() {
+            let part = &mut buffer[..(tensor.elements() - at).min(1 << 16)];
+            gguf.read_f32_part(&tensor.name, at, part).map_err(|error| error.to_string())?;
+            if let Some(i) = part.iter().position(|value| !value.is_finite()) {
+                report.problems.push(format!(
+                    "not a finite number: {} at index {}",
+                    tensor.name.escape_debug(),
+                    at + i
+                ));
+                break;
+            }
+            at += part.len();
+        }
+    }
+    if report.problems.is_empty() {
+        report.checked.push("every tensor is read and holds finite numbers".into());
+    }
+    report.checked.push(reading);
     Ok(())
 }
 

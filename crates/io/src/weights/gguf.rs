@@ -83,24 +83,28 @@ impl fmt::Display for GgufValue {
         match self {
             GgufValue::Unsigned(value) => write!(f, "{value}"),
             GgufValue::Signed(value) => write!(f, "{value}"),
-            GgufValue::Float(value) => write!(f, "{value}"),
+            GgufValue::Float(value) => f.write_str(&plain(*value)),
             GgufValue::Bool(value) => write!(f, "{value}"),
             GgufValue::Text(value) => f.write_str(value),
-            GgufValue::UnsignedArray(values) => shortened(f, values),
-            GgufValue::SignedArray(values) => shortened(f, values),
-            GgufValue::FloatArray(values) => shortened(f, values),
-            GgufValue::BoolArray(values) => shortened(f, values),
-            GgufValue::TextArray(values) => shortened(f, values),
+            GgufValue::UnsignedArray(values) => shortened(f, values, u64::to_string),
+            GgufValue::SignedArray(values) => shortened(f, values, i64::to_string),
+            GgufValue::FloatArray(values) => shortened(f, values, |value| plain(*value)),
+            GgufValue::BoolArray(values) => shortened(f, values, bool::to_string),
+            GgufValue::TextArray(values) => shortened(f, values, |value| format!("{value:?}")),
         }
     }
 }
 
-fn shortened(f: &mut fmt::Formatter<'_>, values: &[impl fmt::Debug]) -> fmt::Result {
-    f.write_str("[")?;
-    for (i, value) in values.iter().take(4).enumerate() {
-        write!(f, "{}{value:?}", if i == 0 { "" } else { ", " })?;
-    }
-    if values.len() > 4 { write!(f, ", ...] ({} elements)", values.len()) } else { f.write_str("]") }
+fn shortened<T>(f: &mut fmt::Formatter<'_>, values: &[T], text: impl Fn(&T) -> String) -> fmt::Result {
+    let first: Vec<String> = values.iter().take(4).map(text).collect();
+    let first = first.join(", ");
+    if values.len() > 4 { write!(f, "[{first}, ...] ({} elements)", values.len()) } else { write!(f, "[{first}]") }
+}
+
+/// The shortest text of a number that may have been an f32.
+fn plain(value: f64) -> String {
+    let short = value as f32;
+    if f64::from(short) == value { short.to_string() } else { value.to_string() }
 }
 
 /// Reads and checks everything before the data.

@@ -159,7 +159,13 @@ fn ours(from: &Description, spec: &TensorSpec) -> Result<(Vec<u8>, usize), Model
         return Ok((table.iter().flat_map(|v| v.to_le_bytes()).collect(), 4));
     }
     let stored = from.layout.source(&spec.name);
-    let size = from.checkpoint.get(stored.names()[0]).map_or(1, |tensor| tensor.dtype.block().1);
+    let dtypes: Vec<DType> =
+        stored.names().iter().filter_map(|name| from.checkpoint.get(name)).map(|tensor| tensor.dtype).collect();
+    if dtypes.windows(2).any(|pair| pair[0] != pair[1]) {
+        let place = from.folder.display().to_string();
+        return Err(ModelError::config(&place, &spec.name, "its parts are stored in different types"));
+    }
+    let size = dtypes.first().map_or(1, |dtype| dtype.block().1);
     let shape = stored.shape_of_one(&spec.shape);
     let one = shape.iter().product::<usize>() * size;
     let mut all = Vec::new();

@@ -6,11 +6,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use openvision::resolve::{cached, resolve};
 use openvision::verify::verify;
 use openvision::{Error, Model, pool};
-use openvision_io::weights::DType;
+use openvision_io::weights::{Checkpoint, DType, TensorInfo};
 use openvision_model::config::ModelConfig;
+use openvision_model::import::describe;
 use openvision_model::import::export::{self, Target};
-use openvision_model::import::{Description, describe};
-use openvision_model::{init, onnx, registry};
+use openvision_model::{ModelError, init, onnx, registry};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -188,13 +188,17 @@ impl Named {
                 None => return Err(error),
             },
         };
-        let description = describe(&path, self.common.as_published)?;
+        let description = match describe(&path, self.common.as_published) {
+            Ok(description) => description,
+            Err(ModelError::Layout { problem, .. }) => return self.show_weights(&path, &problem),
+            Err(error) => return Err(error.into()),
+        };
         let mut facts = summary_with_config(&description.config);
         facts["path"] = json!(path.display().to_string());
         facts["container"] = json!(description.checkpoint.container().name());
         facts["layout"] = json!(description.layout.describe());
         facts["notes"] = json!(description.notes);
-        facts["tensors"] = tensors(&description);
+        facts["tensors"] = tensors(&description.checkpoint);
         drop(description);
         let options = self.common.options(true, true);
         let model = Model::load(&path, &options, pool(self.common.threads()?))?;
@@ -210,6 +214,19 @@ impl Named {
         self.print(&facts)
     }
 
+    /// A file of weights that is no model of this program: what it holds, and why.
+    fn show_weights(&self, path: &Path, problem: &str) -> Result<Ending, Error> {
+        let checkpoint = Checkpoint::open(path).map_err(ModelError::from)?;
+        self.print(&json!({
+            "path": path.display().to_string(),
+            "container": checkpoint.container().name(),
+            "notes": [problem],
+            "metadata": checkpoint.metadata(),
+            "ignored": checkpoint.ignored(),
+            "tensors": tensors(&checkpoint),
+        }))
+    }
+
     fn print(&self, facts: &Value) -> Result<Ending, Error> {
         if self.common.json {
             println!("{facts}");
@@ -221,9 +238,18 @@ impl Named {
                 ("tensors", Value::Array(all)) => {
                     println!("tensors            {}", all.len());
                     for tensor in all {
-                        println!("  {} {} {}", tensor["name"].as_str().unwrap_or(""), tensor["dtype"], tensor["shape"]);
+                        let name = tensor["name"].as_str().unwrap_or("").escape_debug();
+                        println!("  {name} {} {}", tensor["dtype"], tensor["shape"]);
                     }
                 }
+                ("metadata", Value::Object(all)) if all.is_empty() => {}
+                ("metadata", Value::Object(all)) => {
+                    println!("metadata           {}", all.len());
+                    for (key, value) in all {
+                        println!("  {} = {}", key.escape_debug(), cut(value.as_str().unwrap_or("")));
+                    }
+                }
+                ("ignored", Value::Array(all)) if all.is_empty() => {}
                 ("notes", Value::Array(all)) => {
                     for note in all {
                         println!("note               {}", note.as_str().unwrap_or(""));
@@ -249,16 +275,29 @@ impl Named {
     }
 }
 
+/// A text of a file for a terminal: escaped, and no longer than two lines.
+fn cut(text: &str) -> String {
+    const LONGEST: usize = 160;
+    let mut shown = String::new();
+    for character in text.chars().take(LONGEST) {
+        match character {
+            '"' | '\'' => shown.push(character),
+            _ => shown.extend(character.escape_debug()),
+        }
+    }
+    let more = text.chars().count().saturating_sub(LONGEST);
+    if more > 0 { format!("{shown}... ({more} more characters)") } else { shown }
+}
+
 fn summary_with_config(config: &ModelConfig) -> Value {
     let mut facts = summary(config);
     facts["config"] = json!(config);
     facts
 }
 
-fn tensors(description: &Description) -> Value {
-    let one =
-        |t: &openvision_io::weights::TensorInfo| json!({ "name": t.name, "dtype": t.dtype.name(), "shape": t.shape });
-    description.checkpoint.tensors().iter().map(one).collect()
+fn tensors(checkpoint: &Checkpoint) -> Value {
+    let one = |t: &TensorInfo| json!({ "name": t.name, "dtype": t.dtype.name(), "shape": t.shape });
+    checkpoint.tensors().iter().map(one).collect()
 }
 
 impl Convert {

@@ -1,6 +1,7 @@
 //! Tests of the real program on real files: each in a folder of its own, named by what a user would do.
 #![allow(clippy::unwrap_used)] // helpers outside #[test] functions unwrap too
 
+mod archives;
 mod bench;
 mod caption;
 mod containers;
