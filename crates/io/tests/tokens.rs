@@ -339,7 +339,7 @@ fn compare_rows(kind: &str, known: &[(&str, &str)], mut row: impl FnMut(&str, us
 }
 
 /// The files of a golden folder, read once.
-fn pieces_of<'a>(read: &'a mut HashMap<String, Box<dyn Pieces>>, file: String) -> &'a dyn Pieces {
+fn pieces_of(read: &mut HashMap<String, Box<dyn Pieces>>, file: String) -> &dyn Pieces {
     let path = root().join("testdata/goldens/tokens").join(&file);
     &**read.entry(file).or_insert_with(|| read_pieces(&path).unwrap())
 }
@@ -358,6 +358,24 @@ fn tokenizer_json_of_every_kind() {
         serde_json::to_string(&(whole, plain, as_text, kept, skipped)).unwrap()
     });
     assert_eq!(files.len(), 18);
+}
+
+/// Nothing here is quadratic: a megabyte without a space ends soon, in whatever kind of file.
+#[test]
+fn long_words_end_soon_in_every_kind() {
+    let goldens = root().join("testdata/goldens/tokens");
+    let files = ["json", "model"].map(|folder| std::fs::read_dir(goldens.join(folder)).unwrap());
+    let files: Vec<PathBuf> = files.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 28);
+    for path in files {
+        let pieces = read_pieces(&path).unwrap();
+        let start = std::time::Instant::now();
+        for text in ["ab", "a", " ", "!", "\u{301}", "é", "\u{1f469}\u{200d}", "1"] {
+            pieces.encode(&text.repeat(200_000 / text.len()), Specials::Apart);
+        }
+        assert!(start.elapsed().as_secs() < 10, "{}: {:?}", path.display(), start.elapsed());
+        println!("{}: {:?}", path.display(), start.elapsed());
+    }
 }
 
 #[test]
@@ -476,6 +494,9 @@ fn smollm2() {
     let start = std::time::Instant::now();
     let pieces = read_pieces(&folder.join("smollm2-tokenizer.json")).unwrap();
     println!("49,152 pieces read in {:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    (0..1000).for_each(|_| drop(pieces.encode("a photo of a cat sitting on a red bicycle", Specials::Apart)));
+    println!("a caption in {:?}", start.elapsed() / 1000);
     compare_shared(&folder, "smollm2", |text, line| {
         let back = pieces.decode(&pieces.encode(text, Specials::Apart), Specials::AsText);
         compare_pieces(&*pieces, text, line)
@@ -520,6 +541,12 @@ fn hostile_tokenizer_files() {
             "load" => assert!(result.is_ok(), "{row} {result:?}"),
             "error" => assert!(result.is_err(), "{row} {result:?}"),
             _ => {}
+        }
+        // What loads must run as well: a pattern may backtrack without end.
+        if let Ok(pieces) = read_pieces(&path) {
+            for text in ["a photo of a cat", &"a".repeat(10_000), &"a ".repeat(10_000)] {
+                pieces.decode(&pieces.encode(text, Specials::Apart), Specials::AsText);
+            }
         }
         assert!(start.elapsed().as_secs() < 2, "{row}");
         seen += 1;
