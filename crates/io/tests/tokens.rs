@@ -491,9 +491,12 @@ fn compare_pieces(pieces: &dyn Pieces, text: &str, line: &Value) -> Option<Strin
 fn smollm2() {
     let Some(shared) = shared() else { return };
     let folder = shared.join("data/vocab");
-    let start = std::time::Instant::now();
-    let pieces = read_pieces(&folder.join("smollm2-tokenizer.json")).unwrap();
-    println!("49,152 pieces read in {:?}", start.elapsed());
+    let read = |_| {
+        let start = std::time::Instant::now();
+        (read_pieces(&folder.join("smollm2-tokenizer.json")).unwrap(), start.elapsed())
+    };
+    let (pieces, time) = (0..5).map(read).min_by_key(|(_, time)| *time).unwrap();
+    println!("49,152 pieces read in {time:?}");
     let start = std::time::Instant::now();
     (0..1000).for_each(|_| drop(pieces.encode("a photo of a cat sitting on a red bicycle", Specials::Apart)));
     println!("a caption in {:?}", start.elapsed() / 1000);
