@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use openvision_io::token::{
-    BertTokenizer, Clean, ClipPadding, ClipTokenizer, JsonTokenizer, OpenVisionTokenizer, OpenVisionVariant, Pieces,
-    SentencePiece, Separator, Specials, TextLayout, TextRecipe, Tokenizer, built_in, from_folder, inspect_file,
-    read_pieces,
+    BertTokenizer, Clean, ClipPadding, ClipTokenizer, FolderTokenizer, JsonTokenizer, OpenVisionTokenizer,
+    OpenVisionVariant, Pieces, SentencePiece, Separator, Specials, TextLayout, TextRecipe, Tokenizer, built_in,
+    from_folder, inspect_file, read_pieces,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -509,6 +509,42 @@ fn smollm2() {
         compare_pieces(&*pieces, text, line)
             .or_else(|| differ("round trip", back == text, line["roundtrip"].as_bool().unwrap()))
     });
+}
+
+/// Without a class in the folder the pieces tell SigLIP from SigLIP 2; a class that has no rules here has the file's.
+#[test]
+fn folders_of_other_classes() {
+    let goldens = root().join("testdata/goldens/tokens/json");
+    for (name, config, before, after, padding, kept_case) in [
+        ("gemma", None, vec![], vec![4], 3, false),
+        ("unigram", None, vec![], vec![2], 2, false),
+        (
+            "bert-cased",
+            Some(r#"{"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"}"#),
+            vec![2],
+            vec![3],
+            0,
+            true,
+        ),
+    ] {
+        let folder = temporary(&format!("class-{name}"));
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(goldens.join(format!("{name}.json.gz"))).unwrap();
+        GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
+        std::fs::write(folder.join("tokenizer.json"), bytes).unwrap();
+        if let Some(config) = config {
+            std::fs::write(folder.join("tokenizer_config.json"), config).unwrap();
+        }
+        let tokenizer = FolderTokenizer::from_folder(&folder, 16).unwrap().unwrap();
+        let row = tokenizer.encode("A Cat");
+        assert!(row.ids[..row.used].starts_with(&before) && row.ids[..row.used].ends_with(&after), "{name} {row:?}");
+        assert!(row.used < 16 && row.ids[row.used..].iter().all(|&id| id == padding), "{name} {row:?}");
+        assert_eq!(tokenizer.encode("a cat") != row, kept_case, "{name}");
+        std::fs::write(folder.join("special_tokens_map.json"), r#"{"pad_token": "<nothing>"}"#).unwrap();
+        let result = FolderTokenizer::from_folder(&folder, 16);
+        // The token of tokenizer_config.json goes first.
+        assert_eq!(result.is_err(), config.is_none(), "{name}");
+    }
 }
 
 /// bert-base-uncased and CLIP as `tokenizer.json`, with the steps that transformers writes, give the same ids by the general
