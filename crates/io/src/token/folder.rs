@@ -75,7 +75,7 @@ pub fn inspect_file(path: &Path) -> Result<VocabularyInfo, TokenError> {
     let byte_pairs = |pairs: BytePairs| VocabularyInfo { kind: "byte pairs", size: pairs.size() };
     if name == "vocab.json" {
         read_vocab_and_merges(path).map(byte_pairs)
-    } else if name.ends_with(".json") || name.ends_with(".model") {
+    } else if [".json", ".model"].iter().any(|ending| name.trim_end_matches(".gz").ends_with(ending)) {
         let pieces = read_pieces(path)?;
         Ok(VocabularyInfo { kind: pieces.kind(), size: pieces.size() })
     } else if name.contains("bpe") || name.contains("merges") {
@@ -85,12 +85,12 @@ pub fn inspect_file(path: &Path) -> Result<VocabularyInfo, TokenError> {
     }
 }
 
-/// The tokenizer of a `tokenizer.json` or of a sentencepiece `.model`, without a layout.
+/// The tokenizer of a `tokenizer.json` or of a sentencepiece `.model`, gzip or not, without a layout.
 ///
 /// # Errors
 /// Whatever is wrong with the file.
 pub fn read_pieces(path: &Path) -> Result<Box<dyn Pieces>, TokenError> {
-    if path.extension().is_some_and(|extension| extension == "model") {
+    if path.to_str().is_some_and(|name| name.trim_end_matches(".gz").ends_with(".model")) {
         return Ok(Box::new(SentencePiece::from_file(path)?));
     }
     Ok(Box::new(JsonTokenizer::from_file(path)?))
@@ -128,16 +128,16 @@ pub(super) fn read_vocab_and_merges(vocab: &Path) -> Result<BytePairs, TokenErro
 
 /// The model of a `tokenizer.json` that must be WordPiece.
 fn word_pieces_of(path: &Path) -> Result<Vocabulary, TokenError> {
-    let file = TokenizerFile::read(path)?;
-    let ids = known_ids(&file, ModelKind::WordPiece, path)?;
+    let mut file = TokenizerFile::read(path)?;
+    let ids = known_ids(&mut file, ModelKind::WordPiece, path)?;
     let prefix = file.model.continuing_subword_prefix.as_deref().unwrap_or("##");
     Ok(Vocabulary::from_ids(ids, file.model.unk_token.as_deref().unwrap_or("[UNK]"), path)?.with_prefix(prefix))
 }
 
 /// The model of a `tokenizer.json` that must be byte pairs with `</w>` word ends.
 fn byte_pairs_of(path: &Path) -> Result<BytePairs, TokenError> {
-    let file = TokenizerFile::read(path)?;
-    let ids = known_ids(&file, ModelKind::BytePairs, path)?;
+    let mut file = TokenizerFile::read(path)?;
+    let ids = known_ids(&mut file, ModelKind::BytePairs, path)?;
     if file.model.end_of_word_suffix.as_deref() != Some("</w>") {
         return Err(field(path, "model.end_of_word_suffix", "not \"</w>\", so this is not CLIP's kind of BPE".into()));
     }
@@ -146,12 +146,12 @@ fn byte_pairs_of(path: &Path) -> Result<BytePairs, TokenError> {
 }
 
 /// Vocabulary and added tokens of a file whose rules are those that run in their place.
-fn known_ids(file: &TokenizerFile, kind: ModelKind, path: &Path) -> Result<HashMap<Box<str>, u32>, TokenError> {
+fn known_ids(file: &mut TokenizerFile, kind: ModelKind, path: &Path) -> Result<HashMap<Box<str>, u32>, TokenError> {
     if file.model.kind() != kind {
         let problem = format!("{}, but this model's texts need {}", file.model.kind().name(), kind.name());
         return Err(field(path, "model.type", problem));
     }
-    let VocabularyFile::Ids(vocabulary) = &file.model.vocab else {
+    let VocabularyFile::Ids(vocabulary) = std::mem::take(&mut file.model.vocab) else {
         return Err(field(path, "model.vocab", "scores in place of ids".into()));
     };
     file.normalizer.iter().try_for_each(|step| check_normalizer(step, path))?;

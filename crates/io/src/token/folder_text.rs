@@ -18,6 +18,8 @@ enum Cleaning {
     Siglip,
     /// transformers' Siglip2Tokenizer: lower case.
     Lower,
+    /// Nothing but what the file itself does.
+    Own,
 }
 
 /// A tokenizer from a folder: `before pieces after padding …`.
@@ -39,8 +41,8 @@ impl FolderTokenizer {
     /// `sentencepiece.model`. (SiglipTokenizer of transformers reads sentencepiece only, so for that class it goes first.)
     ///
     /// Cleaning is open_clip's where the folder has an `open_clip_config.json`, else that of the class in
-    /// `tokenizer_config.json`. SigLIP's layout is pieces, end token, padding; other classes have what the post-processor
-    /// says.
+    /// `tokenizer_config.json`, and SigLIP's or SigLIP 2's where none is named. Their layout is pieces, end token, padding;
+    /// other classes have what the post-processor says.
     ///
     /// # Errors
     /// If a file that is there cannot be used, or the end and padding tokens cannot be found.
@@ -58,7 +60,7 @@ impl FolderTokenizer {
             (Some(json), _) => (Box::new(JsonTokenizer::from_file(&json)?), json),
             (None, _) => return Ok(None),
         };
-        let gemma = class == Class::Gemma || (class == Class::Other && pieces.id("<eos>").is_some());
+        let gemma = class == Class::Gemma || (class == Class::Unnamed && pieces.id("<eos>").is_some());
         let find = |name: &str| {
             let missing = || TokenError::MissingPiece { path: path.clone(), piece: name.to_owned() };
             pieces.id(name).ok_or_else(missing)
@@ -72,7 +74,11 @@ impl FolderTokenizer {
         };
         let padding = find(config.token("pad_token").unwrap_or(padding))?;
         super::check_context(context_length, affixes.before.len() + affixes.after.len() + 1)?;
-        let cleaning = cleaning.unwrap_or(if gemma { Cleaning::Lower } else { Cleaning::Siglip });
+        let cleaning = cleaning.unwrap_or(match class {
+            Class::Other => Cleaning::Own,
+            _ if gemma => Cleaning::Lower,
+            _ => Cleaning::Siglip,
+        });
         let siglip_calls = calls_library && path.extension().is_some_and(|extension| extension == "model");
         Ok(Some(Self { pieces, cleaning, siglip_calls, affixes, padding, context_length }))
     }
@@ -83,6 +89,7 @@ impl FolderTokenizer {
             Cleaning::OpenClip(clean) => clean.apply(text),
             Cleaning::Siglip => siglip_clean(text),
             Cleaning::Lower => text.to_lowercase(),
+            Cleaning::Own => text.to_owned(),
         }
     }
 
@@ -130,6 +137,7 @@ impl FolderTokenizer {
             Cleaning::Siglip if self.siglip_calls => "siglip-sentencepiece".into(),
             Cleaning::Siglip => "siglip".into(),
             Cleaning::Lower => "siglip2".into(),
+            Cleaning::Own => "own".into(),
         }
     }
 }
@@ -146,8 +154,10 @@ enum Class {
     Siglip,
     /// Gemma's, which SigLIP 2 uses.
     Gemma,
-    /// T5's, which open_clip uses for SigLIP; and folders that do not name a class.
+    /// T5's, which open_clip uses for SigLIP.
     T5,
+    /// The folder names none.
+    Unnamed,
     Other,
 }
 
@@ -175,7 +185,8 @@ impl Config {
         match self.tokenizer.get("tokenizer_class").and_then(Value::as_str) {
             Some("SiglipTokenizer" | "SiglipTokenizerFast") => Class::Siglip,
             Some("Siglip2Tokenizer" | "GemmaTokenizer" | "GemmaTokenizerFast") => Class::Gemma,
-            Some("T5Tokenizer" | "T5TokenizerFast") | None => Class::T5,
+            Some("T5Tokenizer" | "T5TokenizerFast") => Class::T5,
+            None => Class::Unnamed,
             Some(_) => Class::Other,
         }
     }

@@ -82,4 +82,27 @@ mod tests {
         assert!(start.elapsed().as_secs() < 2);
         assert!(Pattern::new("(").is_err());
     }
+
+    /// Small patterns that stand for huge programs: refused or compiled, but soon.
+    #[test]
+    fn huge_programs_end() {
+        let start = std::time::Instant::now();
+        let nested = "(?:".repeat(200) + "a" + &")+".repeat(200);
+        for pattern in [
+            "(?:(?:(?=a)a{1000}){1000}){1000}",
+            "(?:(?:a{1000}){1000}){1000}",
+            r"(?:[\p{L}\p{N}]{1000}){1000}",
+            "(?=a){1000000000}",
+            "(?:(?!b)a|(?!c)d){4294967295}",
+            r"(?<x>\g<x>a|b)\g<x>",
+            "(a)\\1{100000}",
+            &nested,
+            &"(".repeat(16_000),
+        ] {
+            if let Ok(pattern) = Pattern::new(pattern) {
+                pattern.cut(&"a".repeat(5_000));
+            }
+            assert!(start.elapsed().as_secs() < 8, "{} {:?}", &pattern[..pattern.len().min(60)], start.elapsed());
+        }
+    }
 }

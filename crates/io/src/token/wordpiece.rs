@@ -105,7 +105,8 @@ impl Vocabulary {
             let prefix = if start == 0 { "" } else { self.prefix.as_str() };
             candidate.clear();
             candidate.push_str(prefix);
-            candidate.push_str(&word[start..]);
+            let end = word.floor_char_boundary(start.saturating_add(self.longest_piece));
+            candidate.push_str(&word[start..end]);
             let Some((length, id)) = self.longest_beginning(&candidate, prefix.len()) else {
                 out.truncate(before);
                 out.push(self.unknown);

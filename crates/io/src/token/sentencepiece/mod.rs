@@ -176,8 +176,8 @@ fn unigram(pieces: &[Piece]) -> Unigram {
     let mut trie = Trie::new();
     let normal = || pieces.iter().filter(|piece| piece.kind == Kind::Normal).map(|piece| piece.score);
     let lowest = normal().fold(f32::MAX, f32::min);
-    // The library begins at FLT_MIN, which is above 0, so scores, which are logarithms, never count here.
-    let highest = normal().fold(f32::MIN_POSITIVE, f32::max);
+    // A floor that scores, which are logarithms, never reach; 0.1 is what version 0.2.3 was found to do.
+    let highest = normal().fold(0.1, f32::max);
     let mut scores = Vec::with_capacity(pieces.len());
     for (id, piece) in (0..).zip(pieces) {
         if matches!(piece.kind, Kind::Normal | Kind::UserDefined) {

@@ -342,6 +342,12 @@ pub(in crate::token) enum VocabularyFile {
     Scores(Vec<(String, f64)>),
 }
 
+impl Default for VocabularyFile {
+    fn default() -> Self {
+        VocabularyFile::Ids(Vec::new())
+    }
+}
+
 impl<'de> Deserialize<'de> for VocabularyFile {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;

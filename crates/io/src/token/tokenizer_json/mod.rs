@@ -18,6 +18,7 @@ use self::model::Model;
 use self::normalizer::Normalizer;
 use self::pre_tokenizer::{Part, PreTokenizer};
 pub use self::template::Affixes;
+use super::bpe::PairHashers;
 use super::{Fnv, Pieces, Specials, TokenError, assets, check_id};
 
 /// Field and problem, before the file is known.
@@ -30,7 +31,7 @@ const MOST_STEPS: usize = 64;
 pub struct JsonTokenizer {
     model: Model,
     /// Pieces by id: the model's and the added ones.
-    pieces: HashMap<u32, Box<str>>,
+    pieces: HashMap<u64, Box<str>, PairHashers>,
     added: AddedTokens,
     normalizers: Vec<Normalizer>,
     pre_tokenizers: Vec<PreTokenizer>,
@@ -77,15 +78,16 @@ impl JsonTokenizer {
         }
         let model = Model::new(file.model, path)?;
         let added = AddedTokens::new(file.added_tokens, &model.ids, |text| normalize(&normalizers, text), path)?;
-        let mut pieces: HashMap<u32, Box<str>> = model.ids.iter().map(|(piece, &id)| (id, piece.clone())).collect();
+        let mut pieces = HashMap::with_capacity_and_hasher(model.ids.len(), PairHashers::new());
+        pieces.extend(model.ids.iter().map(|(piece, &id)| (u64::from(id), piece.clone())));
         for token in added.iter() {
-            let piece = pieces.entry(token.id).or_insert_with(|| token.content.as_str().into());
+            let piece = pieces.entry(u64::from(token.id)).or_insert_with(|| token.content.as_str().into());
             if **piece != *token.content {
                 let problem = format!("{:?} has the id {} of {piece:?}", token.content, token.id);
                 return Err(field(("added_tokens", problem)));
             }
         }
-        let known = |id: u64| check_id(id, path).ok().filter(|id| pieces.contains_key(id));
+        let known = |id: u64| check_id(id, path).ok().filter(|&id| pieces.contains_key(&u64::from(id)));
         let affixes = file.post_processor.as_ref().map(|file| Affixes::new(file, &known));
         let affixes = affixes.transpose().map_err(field)?.unwrap_or_default();
         let size = pieces.keys().max().map_or(0, |&id| id as usize + 1);
@@ -134,7 +136,7 @@ impl Pieces for JsonTokenizer {
     }
 
     fn decode(&self, ids: &[u32], specials: Specials) -> String {
-        let pieces = ids.iter().filter_map(|id| Some((*id, self.pieces.get(id)?)));
+        let pieces = ids.iter().filter_map(|id| Some((*id, self.pieces.get(&u64::from(*id))?)));
         let kept = pieces.filter(|(_, piece)| specials == Specials::AsText || !self.added.is_special(piece));
         let mut pieces: Vec<String> =
             kept.map(|(id, piece)| self.added.written(id).unwrap_or(piece).to_owned()).collect();
@@ -151,7 +153,7 @@ impl Pieces for JsonTokenizer {
     }
 
     fn piece(&self, id: u32) -> Option<&str> {
-        self.pieces.get(&id).map(|piece| &**piece)
+        self.pieces.get(&u64::from(id)).map(|piece| &**piece)
     }
 
     fn affixes(&self) -> Affixes {

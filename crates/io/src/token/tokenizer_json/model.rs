@@ -42,10 +42,10 @@ struct BytePairs {
 const LONGEST_WORD: usize = 100;
 
 impl Model {
-    pub(super) fn new(file: ModelFile, path: &Path) -> Result<Self, TokenError> {
+    pub(super) fn new(mut file: ModelFile, path: &Path) -> Result<Self, TokenError> {
         let field = |(field, problem): Problem| TokenError::Field { path: path.to_owned(), field, problem };
         let kind = file.kind();
-        let (ids, scores) = vocabulary(&file.vocab, path)?;
+        let (ids, scores) = vocabulary(std::mem::take(&mut file.vocab), path)?;
         if ids.is_empty() {
             return Err(TokenError::Empty { path: path.to_owned() });
         }
@@ -157,24 +157,27 @@ fn push_waiting(word: &mut Word, unknown: Option<u32>, waiting: &mut usize) {
 type Ids = HashMap<Box<str>, u32>;
 
 /// The ids of pieces, and their scores by id where the file has scores.
-fn vocabulary(file: &VocabularyFile, path: &Path) -> Result<(Ids, Option<Vec<f64>>), TokenError> {
-    let ids = match file {
-        VocabularyFile::Ids(ids) => return Ok((distinct(ids, path)?, None)),
-        VocabularyFile::Scores(scores) => scores.iter().zip(0..).map(|((piece, _), id)| {
-            // Of repeated pieces the last one counts, as in the peer.
-            Ok((piece.as_str().into(), check_id(id, path)?))
-        }),
-    };
-    let ids = ids.collect::<Result<_, TokenError>>()?;
-    let VocabularyFile::Scores(scores) = file else { return Ok((ids, None)) };
-    Ok((ids, Some(scores.iter().map(|&(_, score)| score).collect())))
+fn vocabulary(file: VocabularyFile, path: &Path) -> Result<(Ids, Option<Vec<f64>>), TokenError> {
+    match file {
+        VocabularyFile::Ids(ids) => Ok((distinct(ids, path)?, None)),
+        VocabularyFile::Scores(list) => {
+            let mut ids = HashMap::with_capacity(list.len());
+            let mut scores = Vec::with_capacity(list.len());
+            for (id, (piece, score)) in (0..).zip(list) {
+                // Of repeated pieces the last one counts, as in the peer.
+                ids.insert(piece.into(), check_id(id, path)?);
+                scores.push(score);
+            }
+            Ok((ids, Some(scores)))
+        }
+    }
 }
 
 /// Ids that the file names, none of them twice.
-pub(in crate::token) fn distinct(pairs: &[(String, u64)], path: &Path) -> Result<Ids, TokenError> {
+pub(in crate::token) fn distinct(pairs: Vec<(String, u64)>, path: &Path) -> Result<Ids, TokenError> {
     let mut ids = HashMap::with_capacity(pairs.len());
     for (piece, id) in pairs {
-        ids.insert(piece.as_str().into(), check_id(*id, path)?);
+        ids.insert(piece.into_boxed_str(), check_id(id, path)?);
     }
     let mut sorted: Vec<u32> = ids.values().copied().collect();
     sorted.sort_unstable();
