@@ -235,7 +235,7 @@ fn a_folder_without_tokenizer_files_has_none() {
     for layout in ALL_LAYOUTS {
         assert!(from_folder(&folder, &TextRecipe { layout, context_length: 80 }).unwrap().is_none());
     }
-    let recipe = TextRecipe { layout: TextLayout::Folder, context_length: 64 };
+    let recipe = TextRecipe { layout: TextLayout::Folder(None), context_length: 64 };
     assert!(from_folder(&folder, &recipe).unwrap().is_none());
     assert!(built_in(&recipe).err().unwrap().to_string().contains("tokenizer.json, spiece.model or tokenizer.model"));
 }
@@ -417,7 +417,6 @@ fn siglip_folders() {
         GzDecoder::new(std::fs::File::open(goldens.join(name)).unwrap()).read_to_end(&mut bytes).unwrap();
         bytes
     };
-    let open_clip = br#"{"model_cfg": {"text_cfg": {"tokenizer_kwargs": {"clean": "canonicalize"}}}}"#.to_vec();
     let model = std::fs::read(goldens.join("model/siglip.model")).unwrap();
     let class = |name: &str| format!("{{\"tokenizer_class\": {name:?}, \"pad_token\": \"</s>\"}}").into_bytes();
     let gemma = br#"{"tokenizer_class": "GemmaTokenizer", "pad_token": {"content": "<pad>"}}"#.to_vec();
@@ -438,7 +437,6 @@ fn siglip_folders() {
             vec![
                 ("tokenizer.json", inflate("json/unigram.json.gz")),
                 ("tokenizer_config.json", class("T5TokenizerFast")),
-                ("open_clip_config.json", open_clip),
             ],
             2,
         ),
@@ -448,7 +446,8 @@ fn siglip_folders() {
         let folder = temporary(name);
         files.iter().for_each(|(file, bytes)| std::fs::write(folder.join(file), bytes).unwrap());
         let read = |context_length| {
-            let recipe = TextRecipe { layout: TextLayout::Folder, context_length };
+            let clean = (name == "open_clip").then_some(Clean::Canonicalize);
+            let recipe = TextRecipe { layout: TextLayout::Folder(clean), context_length };
             from_folder(&folder, &recipe).unwrap().unwrap()
         };
         let short = read(4);
@@ -535,13 +534,13 @@ fn folders_of_other_classes() {
         if let Some(config) = config {
             std::fs::write(folder.join("tokenizer_config.json"), config).unwrap();
         }
-        let tokenizer = FolderTokenizer::from_folder(&folder, 16).unwrap().unwrap();
+        let tokenizer = FolderTokenizer::from_folder(&folder, None, 16).unwrap().unwrap();
         let row = tokenizer.encode("A Cat");
         assert!(row.ids[..row.used].starts_with(&before) && row.ids[..row.used].ends_with(&after), "{name} {row:?}");
         assert!(row.used < 16 && row.ids[row.used..].iter().all(|&id| id == padding), "{name} {row:?}");
         assert_eq!(tokenizer.encode("a cat") != row, kept_case, "{name}");
         std::fs::write(folder.join("special_tokens_map.json"), r#"{"pad_token": "<nothing>"}"#).unwrap();
-        let result = FolderTokenizer::from_folder(&folder, 16);
+        let result = FolderTokenizer::from_folder(&folder, None, 16);
         // The token of tokenizer_config.json goes first.
         assert_eq!(result.is_err(), config.is_none(), "{name}");
     }

@@ -206,8 +206,14 @@ pub enum TextLayout {
     Clip,
     /// CLIP's byte-pair encoding as Hugging Face reads it: no repair of broken text, padded with the end token.
     ClipHuggingFace,
-    /// Whatever tokenizer files lie in the model's folder.
+    /// The tokenizer files in the model's folder, with the cleaning of their class in transformers.
     Folder,
+    /// The tokenizer files in the model's folder; texts repaired, white space collapsed (open_clip's default).
+    FolderWhitespace,
+    /// The tokenizer files in the model's folder; texts repaired and lower-cased.
+    FolderLower,
+    /// The tokenizer files in the model's folder; texts repaired, lower-cased and without punctuation.
+    FolderCanonicalize,
 }
 
 /// A text tower.

@@ -349,7 +349,10 @@ fn tokenizer(config: &ModelConfig, folder: Option<&Path>) -> Result<Box<dyn Toke
         TextLayout::BertClassFirst => token::TextLayout::Bert(Clean::Whitespace, Separator::Strip),
         TextLayout::Clip => token::TextLayout::OpenClip(Clean::Lower),
         TextLayout::ClipHuggingFace => token::TextLayout::HuggingFaceClip,
-        TextLayout::Folder => token::TextLayout::Folder,
+        TextLayout::Folder => token::TextLayout::Folder(None),
+        TextLayout::FolderWhitespace => token::TextLayout::Folder(Some(Clean::Whitespace)),
+        TextLayout::FolderLower => token::TextLayout::Folder(Some(Clean::Lower)),
+        TextLayout::FolderCanonicalize => token::TextLayout::Folder(Some(Clean::Canonicalize)),
     };
     let recipe = TextRecipe { layout, context_length: text.context };
     let own = folder.map(|folder| token::from_folder(folder, &recipe)).transpose()?.flatten();

@@ -1,7 +1,7 @@
 //! The models known by name: presets compiled in, one file a family.
 
 use crate::ModelError;
-use crate::config::{Family, ModelConfig};
+use crate::config::{Family, ModelConfig, TextLayout};
 use crate::import::{decoder, open_clip};
 use serde::Deserialize;
 use serde_json::Value;
@@ -80,6 +80,10 @@ fn read(place: &str, text: &str) -> Result<Vec<Entry>, ModelError> {
             let openvision = vision_only || file.family == Family::Openvision;
             let recognised = open_clip::Reading { openvision, vision_only, literal: false };
             let mut config = open_clip::config(&source, recognised)?;
+            // What is published under these ids are folders of transformers.
+            if let (Family::Siglip, Some(text)) = (file.family, &mut config.text) {
+                text.layout = TextLayout::Folder;
+            }
             config.decoder = file.decoders.get(&model.size).map(|fields| decoder::config(place, fields)).transpose()?;
             config.family = file.family;
             config.name = Some(model.name.clone());

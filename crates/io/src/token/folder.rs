@@ -48,7 +48,7 @@ pub fn from_folder(folder: &Path, recipe: &TextRecipe) -> Result<Option<Box<dyn 
             }
             None => None,
         },
-        TextLayout::Folder => match FolderTokenizer::from_folder(folder, length)? {
+        TextLayout::Folder(clean) => match FolderTokenizer::from_folder(folder, clean, length)? {
             Some(tokenizer) => Some(Box::new(tokenizer)),
             None => None,
         },

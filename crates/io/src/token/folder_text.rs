@@ -40,19 +40,18 @@ impl FolderTokenizer {
     /// The tokenizer of a folder, or `None` if there is none: `tokenizer.json`, else `spiece.model`, `tokenizer.model` or
     /// `sentencepiece.model`. (SiglipTokenizer of transformers reads sentencepiece only, so for that class it goes first.)
     ///
-    /// Cleaning is open_clip's where the folder has an `open_clip_config.json`, else that of the class in
-    /// `tokenizer_config.json`, and SigLIP's or SigLIP 2's where none is named. Their layout is pieces, end token, padding;
-    /// other classes have what the post-processor says.
+    /// Cleaning is open_clip's where `clean` says one, else that of the class in `tokenizer_config.json`, and SigLIP's or
+    /// SigLIP 2's where none is named. Their layout is pieces, end token, padding; other classes have what the
+    /// post-processor says.
     ///
     /// # Errors
     /// If a file that is there cannot be used, or the end and padding tokens cannot be found.
-    pub fn from_folder(folder: &Path, context_length: usize) -> Result<Option<Self>, TokenError> {
+    pub fn from_folder(folder: &Path, clean: Option<Clean>, context_length: usize) -> Result<Option<Self>, TokenError> {
         let config = Config::read(folder)?;
         let class = config.class();
         let json = Some(folder.join("tokenizer.json")).filter(|path| path.is_file());
         let model = MODELS.into_iter().map(|name| folder.join(name)).find(|path| path.is_file());
-        let cleaning = config.cleaning();
-        let calls_library = class == Class::Siglip && !matches!(cleaning, Some(Cleaning::OpenClip(_)));
+        let calls_library = class == Class::Siglip && clean.is_none();
         let (pieces, path): (Box<dyn Pieces>, _) = match (json, model) {
             (json, Some(model)) if json.is_none() || calls_library => {
                 (Box::new(SentencePiece::from_file(&model)?), model)
@@ -74,11 +73,12 @@ impl FolderTokenizer {
         };
         let padding = find(config.token("pad_token").unwrap_or(padding))?;
         super::check_context(context_length, affixes.before.len() + affixes.after.len() + 1)?;
-        let cleaning = cleaning.unwrap_or(match class {
-            Class::Other => Cleaning::Own,
-            _ if gemma => Cleaning::Lower,
-            _ => Cleaning::Siglip,
-        });
+        let cleaning = match (clean, class) {
+            (Some(clean), _) => Cleaning::OpenClip(clean),
+            (None, Class::Other) => Cleaning::Own,
+            (None, _) if gemma => Cleaning::Lower,
+            (None, _) => Cleaning::Siglip,
+        };
         let siglip_calls = calls_library && path.extension().is_some_and(|extension| extension == "model");
         Ok(Some(Self { pieces, cleaning, siglip_calls, affixes, padding, context_length }))
     }
@@ -165,7 +165,6 @@ enum Class {
 struct Config {
     tokenizer: Map<String, Value>,
     specials: Map<String, Value>,
-    open_clip: Option<Map<String, Value>>,
 }
 
 impl Config {
@@ -177,7 +176,6 @@ impl Config {
         Ok(Self {
             tokenizer: read("tokenizer_config.json")?.unwrap_or_default(),
             specials: read("special_tokens_map.json")?.unwrap_or_default(),
-            open_clip: read("open_clip_config.json")?,
         })
     }
 
@@ -189,22 +187,6 @@ impl Config {
             None => Class::Unnamed,
             Some(_) => Class::Other,
         }
-    }
-
-    /// Cleaning as the files name it.
-    fn cleaning(&self) -> Option<Cleaning> {
-        if let Some(config) = &self.open_clip {
-            let field = |value: Option<&'_ Value>, name: &str| value.and_then(|value| value.get(name)).cloned();
-            let text = field(config.get("model_cfg"), "text_cfg");
-            let arguments = field(text.as_ref(), "tokenizer_kwargs");
-            let clean = field(arguments.as_ref(), "clean");
-            return Some(Cleaning::OpenClip(match clean.as_ref().and_then(Value::as_str) {
-                Some("canonicalize") => Clean::Canonicalize,
-                Some("lower") => Clean::Lower,
-                _ => Clean::Whitespace,
-            }));
-        }
-        None
     }
 
     /// The name of a special token: a string, or an object with its `content`.

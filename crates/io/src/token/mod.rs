@@ -42,6 +42,21 @@ pub use sentencepiece::SentencePiece;
 pub use tokenizer_json::{Affixes, JsonTokenizer};
 pub use words::Words;
 
+/// Every file of a folder that a tokenizer here may read.
+pub const FILES: [&str; 11] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "added_tokens.json",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.model",
+    "bert_base_vocab_bos_eos.txt",
+];
+
 /// Turns a text into the row of ids of one model.
 pub trait Tokenizer: Send + Sync {
     /// The ids of a text. Any text is accepted; of texts over 32 KiB the rest is not read.
@@ -109,8 +124,9 @@ pub enum TextLayout {
     OpenClip(Clean),
     /// Hugging Face's CLIP: `start pieces end end …`, other cleaning.
     HuggingFaceClip,
-    /// What the files of the model's folder say: SigLIP's `pieces end padding …` and others of Hugging Face.
-    Folder,
+    /// What the files of the model's folder say: SigLIP's `pieces end padding …` and others of Hugging Face. The cleaning
+    /// is open_clip's where the model's description has one, else that of the tokenizer's class.
+    Folder(Option<Clean>),
 }
 
 /// What a model's description says of its texts.
@@ -133,7 +149,7 @@ pub fn built_in(recipe: &TextRecipe) -> Result<Box<dyn Tokenizer>, TokenError> {
         TextLayout::Bert(clean, separator) => Box::new(BertTokenizer::new(None, clean, separator, length)?),
         TextLayout::OpenClip(clean) => Box::new(ClipTokenizer::new(None, clean, length, ClipPadding::Zero)?),
         TextLayout::HuggingFaceClip => Box::new(ClipTokenizer::hugging_face(None, length)?),
-        TextLayout::Folder => return Err(TokenError::NotBuiltIn),
+        TextLayout::Folder(_) => return Err(TokenError::NotBuiltIn),
     })
 }
 

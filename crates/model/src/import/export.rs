@@ -98,19 +98,25 @@ pub fn convert(from: &Description, target: Target, precision: Option<DType>, fol
     if target == Target::Ours {
         write_config(&from.config, folder)?;
     }
+    copy_tokenizer(&from.folder, folder)?;
     if let Some(decoder) = &from.config.decoder {
-        copy_decoder(&from.folder, folder)?;
+        copy(&from.folder, folder, decoder::WEIGHTS_FILE)?;
         write_json(&folder.join(decoder::CONFIG_FILE), &decoder::to_json(decoder))?;
     }
     writer.finish()?;
     Ok(())
 }
 
-/// The caption decoder's weights have one layout only.
-fn copy_decoder(from: &Path, to: &Path) -> Result<(), ModelError> {
-    let path = from.join(decoder::WEIGHTS_FILE);
+/// Copies the tokenizer's files, which are the same in every layout.
+pub(crate) fn copy_tokenizer(from: &Path, to: &Path) -> Result<(), ModelError> {
+    let there = |name: &&str| from.join(name).is_file();
+    openvision_io::token::FILES.into_iter().filter(there).try_for_each(|name| copy(from, to, name))
+}
+
+fn copy(from: &Path, to: &Path, name: &str) -> Result<(), ModelError> {
+    let path = from.join(name);
     let mut source = std::fs::File::open(&path).map_err(|source| ModelError::Read { path, source })?;
-    write_atomic(&to.join(decoder::WEIGHTS_FILE), |file| std::io::copy(&mut source, file).map(drop))
+    write_atomic(&to.join(name), |file| std::io::copy(&mut source, file).map(drop))
         .map_err(|error| ModelError::Weights(error.into()))
 }
 
@@ -335,9 +341,20 @@ fn open_clip_text(text: &TextConfig) -> Value {
             words["hf_tokenizer_name"] = json!("bert-base-uncased");
             words["tokenizer_kwargs"] = json!({ "strip_sep_token": true });
         }
-        TextLayout::Clip | TextLayout::ClipHuggingFace | TextLayout::Folder => {}
+        layout => clean(layout, &mut words),
     }
     words
+}
+
+/// The cleaning of a folder's tokenizer, as open_clip names it. Its own configurations of SigLIP say `canonicalize`.
+fn clean(layout: TextLayout, words: &mut Value) {
+    let clean = match layout {
+        TextLayout::FolderWhitespace => "whitespace",
+        TextLayout::FolderLower => "lower",
+        TextLayout::Folder | TextLayout::FolderCanonicalize => "canonicalize",
+        _ => return,
+    };
+    words["tokenizer_kwargs"] = json!({ "clean": clean });
 }
 
 fn open_clip_preprocess(preprocess: &Preprocess) -> Result<Value, ModelError> {
@@ -373,6 +390,7 @@ fn open_clip_siglip(config: &ModelConfig) -> Result<Value, ModelError> {
     if text.transformer.activation == ActivationName::GeluTanh {
         words["act_kwargs"] = json!({ "approximate": "tanh" });
     }
+    clean(text.layout, &mut words);
     let vision = json!({
         "image_size": image.height, "timm_model_name": name, "timm_pool": "map", "timm_proj": "none",
     });

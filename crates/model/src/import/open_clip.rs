@@ -237,6 +237,19 @@ fn text_config(text: &Fields, quick: bool, reading: Reading) -> Result<TextConfi
     })
 }
 
+/// A tokenizer of the folder, cleaned as `tokenizer_kwargs` says.
+fn folder_layout(text: &Fields) -> Result<TextLayout, ModelError> {
+    match text.object("tokenizer_kwargs", "text_cfg.tokenizer_kwargs.")?.text("clean")? {
+        None | Some("whitespace") => Ok(TextLayout::FolderWhitespace),
+        Some("lower") => Ok(TextLayout::FolderLower),
+        Some("canonicalize") => Ok(TextLayout::FolderCanonicalize),
+        Some(other) => {
+            let problem = format!("'{other}' is not `whitespace`, `lower` or `canonicalize`");
+            Err(ModelError::config(text.place, "text_cfg.tokenizer_kwargs.clean", problem))
+        }
+    }
+}
+
 /// The text layout: by the tokenizer's name, corrected where the model is OpenVision.
 fn layout(text: &Fields, class_pooled: bool, reading: Reading) -> Result<TextLayout, ModelError> {
     let named = text.text("hf_tokenizer_name")?;
@@ -246,12 +259,12 @@ fn layout(text: &Fields, class_pooled: bool, reading: Reading) -> Result<TextLay
     }
     let recognised = reading.openvision && class_pooled;
     if text.flag("proj_bias")? {
-        return Ok(TextLayout::Folder);
+        return folder_layout(text);
     }
     Ok(match named {
         _ if recognised && !reading.literal => TextLayout::Openvision,
         Some(name) if name.ends_with("bert-base-uncased") => TextLayout::BertClassFirst,
         None => TextLayout::Clip,
-        Some(_) => TextLayout::Folder,
+        Some(_) => folder_layout(text)?,
     })
 }

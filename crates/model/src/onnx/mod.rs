@@ -11,7 +11,7 @@ mod wire;
 use crate::ModelError;
 use crate::config::{ModelConfig, Positions, TextPooling};
 use crate::import::Description;
-use crate::import::export::write_config;
+use crate::import::export::{copy_tokenizer, write_config};
 use crate::load::{Named, check};
 use crate::positions::sin_cos_2d;
 use crate::tower::{ImageTower, TextTower, Until, plans};
@@ -49,6 +49,7 @@ pub fn export(from: &Description, precision: Option<DType>, folder: &Path) -> Re
     let writer = Writer { named, config: &from.config, stored, largest: LARGEST_MESSAGE };
     writer.image(folder)?;
     writer.text(folder)?;
+    copy_tokenizer(&from.folder, folder)?;
     write_config(&from.config, folder)
 }
 

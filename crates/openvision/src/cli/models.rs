@@ -203,6 +203,7 @@ impl Named {
         let options = self.common.options(true, true);
         let model = Model::load(&path, &options, pool(self.common.threads()?))?;
         facts["logit_scale"] = json!(model.logit_scale());
+        facts["logit_bias"] = json!(model.logit_bias());
         // A tokenizer that cannot be read is a fact about the model, not the end of its description.
         facts["tokenizer"] = match model.config.text {
             Some(_) => json!(model.tokenizer().map_or_else(|error| error.to_string(), |t| t.describe())),

@@ -43,6 +43,43 @@ fn onnx_graphs_are_those_that_onnxruntime_was_shown_to_run_right() {
     assert!(size(&half) < size(&folder.path().join("openvision-tiny").display().to_string()) * 6 / 10);
 }
 
+/// A SigLIP folder with a tokenizer: texts, sigmoid probabilities, and conversions that keep both.
+#[test]
+fn siglip_reads_texts_by_its_folder_and_keeps_them_in_conversions() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::create_dir(at("siglip")).unwrap();
+    for name in ["config.json", "model.safetensors", "preprocessor_config.json"] {
+        std::fs::copy(testdata().join("goldens/hf-siglip").join(name), at("siglip") + "/" + name).unwrap();
+    }
+    let texts = at("texts.txt");
+    std::fs::write(&texts, "a photo of a cat\nsnake_case, Punctuation!\n").unwrap();
+    let embed = |model: &str, texts: &str| openvision(&["embed", "-m", model, "--texts", texts, "--json"]);
+    let missing = embed(&at("siglip"), &texts).expect(1);
+    assert!(missing.stderr.contains("tokenizer.json") && missing.stderr.contains("spiece.model"), "{}", missing.stderr);
+    std::fs::copy(testdata().join("goldens/tokens/model/siglip.model"), at("siglip/spiece.model")).unwrap();
+    let config = "{\"tokenizer_class\": \"SiglipTokenizer\", \"pad_token\": \"</s>\"}";
+    std::fs::write(at("siglip/tokenizer_config.json"), config).unwrap();
+    let vectors = embed(&at("siglip"), &texts).expect(0).stdout;
+    assert_eq!(vectors.lines().count(), 2);
+    for (from, to, layout) in [("siglip", "ours", "openvision"), ("ours", "hf", "hf")] {
+        openvision(&["models", "convert", &at(from), &at(to), "--to", layout]).expect(0);
+        assert_eq!(embed(&at(to), &texts).expect(0).stdout, vectors, "{to}");
+    }
+    let picture = photo("china.jpg");
+    let labels = ["classify", "-m", &at("siglip"), &picture, "--labels", "cat,dog,tower", "--top", "3", "--json"];
+    let top = openvision(&labels).expect(0).json_lines().remove(0)["top"].take();
+    let shown = openvision(&["models", "show", &at("siglip"), "--json"]).expect(0).json_lines().remove(0);
+    let number = |value: &Value| value.as_f64().unwrap();
+    let (scale, bias) = (number(&shown["logit_scale"]), number(&shown["logit_bias"]));
+    for label in top.as_array().unwrap() {
+        let sigmoid = 1.0 / (1.0 + (-(scale * number(&label["score"]) + bias)).exp());
+        assert!((number(&label["probability"]) - sigmoid).abs() < 1e-6, "{label}");
+    }
+    let shares: f64 = top.as_array().unwrap().iter().map(|label| number(&label["share"])).sum();
+    assert!((shares - 1.0).abs() < 1e-6);
+}
+
 #[test]
 fn siglips_gelu_can_be_chosen() {
     let model = testdata().join("goldens/hf-siglip").display().to_string();
