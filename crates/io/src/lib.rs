@@ -4,6 +4,7 @@
 pub mod atomic;
 pub mod data;
 pub mod image;
+mod positioned;
 pub mod preprocess;
 pub mod token;
 pub mod weights;

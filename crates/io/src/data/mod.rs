@@ -4,7 +4,6 @@
 mod arrow;
 mod flatbuffer;
 pub mod parquet;
-pub mod positioned;
 pub mod shard;
 pub mod tar;
 pub mod vectors;

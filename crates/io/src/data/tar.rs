@@ -4,7 +4,7 @@
 //! ustar with prefix, GNU long names, pax `path` and `size`, base-256 sizes. Links, folders and devices are passed over;
 //! sparse files are refused. An archive that is cut off or broken gives what is whole before the defect.
 
-use super::positioned::Positioned;
+use crate::positioned::Positioned;
 use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};

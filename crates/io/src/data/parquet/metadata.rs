@@ -2,7 +2,7 @@
 
 use super::thrift::{self, Value};
 use super::{Defect, ParquetError};
-use crate::data::positioned::Positioned;
+use crate::positioned::Positioned;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8] = b"PAR1";

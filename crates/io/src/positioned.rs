@@ -1,4 +1,5 @@
-//! Reads at any offset of a file or of memory, by any number of threads at once. Foreign files are never mapped.
+//! Reads at any offset of a file or of memory, by any number of threads at once. Foreign files are never mapped: another
+//! program that truncates a mapped file kills the reader, a short read is only an error.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +7,7 @@ use std::path::Path;
 
 /// Bytes that can be read at any offset.
 #[derive(Debug)]
-pub struct Positioned {
+pub(crate) struct Positioned {
     bytes: Bytes,
     len: u64,
 }
@@ -25,7 +26,7 @@ impl Positioned {
     ///
     /// # Errors
     /// The system's; anything that is not a regular file is refused before it is opened: a pipe would block for ever.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"));
         }
@@ -37,25 +38,20 @@ impl Positioned {
     }
 
     /// Bytes in memory.
-    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
         Self { len: bytes.len() as u64, bytes: Bytes::Memory(bytes) }
     }
 
     /// Length when opened.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
-    }
-
-    /// Whether there is nothing to read.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Fills `out` from `offset` on.
     ///
     /// # Errors
     /// The system's; `UnexpectedEof` where the bytes end sooner, also where a file became shorter since it was opened.
-    pub fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+    pub(crate) fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
         match &self.bytes {
             Bytes::File(file) => read_file_at(file, out, offset),
             Bytes::Memory(bytes) => {
@@ -72,7 +68,7 @@ impl Positioned {
     ///
     /// # Errors
     /// As [`Positioned::read_at`].
-    pub fn read_vec(&self, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_vec(&self, offset: u64, len: u64) -> io::Result<Vec<u8>> {
         if offset.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
