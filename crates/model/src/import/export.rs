@@ -51,12 +51,19 @@ impl Target {
     }
 }
 
-/// Writes a model into `folder`. Without a `precision`, stored bytes are copied, so that a round trip is bit-exact.
+/// Writes a model into `folder`. Without a `precision`, stored bytes are copied, so that a round trip is bit-exact. Gives
+/// what a user should know about it.
 ///
 /// # Errors
 /// The layout cannot express the model, tensors do not fit, or files cannot be written.
-pub fn convert(from: &Description, target: Target, precision: Option<DType>, folder: &Path) -> Result<(), ModelError> {
-    let configs = configurations(&from.config, target)?;
+pub fn convert(
+    from: &Description,
+    target: Target,
+    precision: Option<DType>,
+    folder: &Path,
+) -> Result<Vec<String>, ModelError> {
+    let mut notes = Vec::new();
+    let configs = configurations(&from.config, target, &mut notes)?;
     let named = Named { tensors: &from.checkpoint, layout: from.layout };
     let plans = plans(&from.config);
     let problems = check(named, &plans.iter().collect::<Vec<_>>(), &[]);
@@ -104,7 +111,7 @@ pub fn convert(from: &Description, target: Target, precision: Option<DType>, fol
         write_json(&folder.join(decoder::CONFIG_FILE), &decoder::to_json(decoder))?;
     }
     writer.finish()?;
-    Ok(())
+    Ok(notes)
 }
 
 /// Copies the tokenizer's files, which are the same in every layout.
@@ -225,10 +232,14 @@ fn write_json(path: &Path, json: &impl serde::Serialize) -> Result<(), ModelErro
 }
 
 /// The configuration files of a foreign target.
-fn configurations(config: &ModelConfig, target: Target) -> Result<Vec<(&'static str, Value)>, ModelError> {
+fn configurations(
+    config: &ModelConfig,
+    target: Target,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(&'static str, Value)>, ModelError> {
     Ok(match target {
         Target::Ours => vec![],
-        Target::OpenClip => vec![("open_clip_config.json", open_clip(config)?)],
+        Target::OpenClip => vec![("open_clip_config.json", open_clip(config, notes)?)],
         Target::HuggingFace => {
             let (model, preprocessor) = hugging_face(config)?;
             vec![("config.json", model), ("preprocessor_config.json", preprocessor)]
@@ -246,9 +257,9 @@ fn mlp_ratio(config: &TransformerConfig) -> f64 {
     if super::mlp_width(config.width, ratio) == config.mlp_width { ratio } else { ratio + 1e-9 }
 }
 
-fn open_clip(config: &ModelConfig) -> Result<Value, ModelError> {
+fn open_clip(config: &ModelConfig, notes: &mut Vec<String>) -> Result<Value, ModelError> {
     if config.family == Family::Siglip {
-        return open_clip_siglip(config);
+        return open_clip_siglip(config, notes);
     }
     let quick = |t: &TransformerConfig| t.activation == ActivationName::QuickGelu;
     let image = &config.image;
@@ -377,10 +388,17 @@ fn open_clip_preprocess(preprocess: &Preprocess) -> Result<Value, ModelError> {
 }
 
 /// SigLIP in open_clip: the image tower by its name in timm.
-fn open_clip_siglip(config: &ModelConfig) -> Result<Value, ModelError> {
+fn open_clip_siglip(config: &ModelConfig, notes: &mut Vec<String>) -> Result<Value, ModelError> {
     let (image, text) = (&config.image, config.text()?);
-    let name = super::timm::name_of(image)
-        .ok_or_else(|| unable("open_clip", "image", "timm has no SigLIP tower of this size and activation".into()))?;
+    let tower = super::timm::like(image)
+        .ok_or_else(|| unable("open_clip", "image", "timm has no SigLIP tower of this size".into()))?;
+    if tower.activation != image.transformer.activation {
+        notes.push(format!(
+            "open_clip runs the image tower ({}) with the exact GELU, this model has the tanh form: its vectors will \
+             differ a little there, as they do between the published folders",
+            tower.name
+        ));
+    }
     let mut words = json!({
         "context_length": text.context, "vocab_size": text.vocabulary, "width": text.transformer.width,
         "heads": text.transformer.heads, "layers": text.transformer.layers, "no_causal_mask": true,
@@ -392,7 +410,7 @@ fn open_clip_siglip(config: &ModelConfig) -> Result<Value, ModelError> {
     }
     clean(text.layout, &mut words);
     let vision = json!({
-        "image_size": image.height, "timm_model_name": name, "timm_pool": "map", "timm_proj": "none",
+        "image_size": image.height, "timm_model_name": tower.name, "timm_pool": "map", "timm_proj": "none",
     });
     let model = json!({
         "embed_dim": config.embed_dim, "init_logit_bias": -10, "custom_text": true, "vision_cfg": vision, "text_cfg": words,

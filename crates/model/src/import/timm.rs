@@ -37,15 +37,15 @@ pub(crate) fn names() -> String {
     towers().iter().map(|tower| tower.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// The name of a tower of this description.
-pub(crate) fn name_of(image: &ImageConfig) -> Option<&'static str> {
+/// A tower of these sizes, with the same activation where timm has one.
+pub(crate) fn like(image: &ImageConfig) -> Option<&'static Tower> {
     let t = &image.transformer;
     let fits = |tower: &&Tower| {
         (tower.width, tower.layers, tower.heads, tower.mlp_width) == (t.width, t.layers, t.heads, t.mlp_width)
             && (tower.patch, tower.image_size) == (image.patch, image.height)
-            && tower.activation == t.activation
     };
-    towers().iter().find(fits).map(|tower| tower.name.as_str())
+    let same = towers().iter().filter(fits).find(|tower| tower.activation == t.activation);
+    same.or_else(|| towers().iter().find(fits))
 }
 
 #[cfg(test)]
@@ -57,5 +57,10 @@ mod tests {
         assert_eq!(find("vit_so400m_patch14_siglip_384").unwrap().heads, 16);
         assert!(find("vit_base_patch16_224").is_none());
         assert!(names().contains("vit_large_patch16_siglip_256"));
+        // The published weights have the tanh form in one layout and the exact one in the other.
+        let image = crate::registry::find("siglip/base-16-224").unwrap().config.image;
+        assert_eq!(image.transformer.activation, ActivationName::GeluTanh);
+        let found = like(&image).unwrap();
+        assert_eq!((found.name.as_str(), found.activation), ("vit_base_patch16_siglip_224", ActivationName::GeluErf));
     }
 }

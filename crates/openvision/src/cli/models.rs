@@ -309,11 +309,19 @@ impl Convert {
             Stored::F16 => DType::F16,
             Stored::Bf16 => DType::BF16,
         });
-        match self.to {
-            Layout::Openvision => export::convert(&description, Target::Ours, precision, &self.out)?,
-            Layout::OpenClip => export::convert(&description, Target::OpenClip, precision, &self.out)?,
-            Layout::Hf => export::convert(&description, Target::HuggingFace, precision, &self.out)?,
-            Layout::Onnx => onnx::export(&description, precision, &self.out)?,
+        let target = match self.to {
+            Layout::Openvision => Some(Target::Ours),
+            Layout::OpenClip => Some(Target::OpenClip),
+            Layout::Hf => Some(Target::HuggingFace),
+            Layout::Onnx => None,
+        };
+        match target {
+            Some(target) => {
+                for note in export::convert(&description, target, precision, &self.out)? {
+                    eprintln!("note: {note}");
+                }
+            }
+            None => onnx::export(&description, precision, &self.out)?,
         }
         done(self.json, &self.out)
     }
