@@ -1,4 +1,4 @@
-//! `openvision models list|show|verify|convert|init`.
+//! `openvision models list|show|verify|convert|init`; `fetch` has a file of its own.
 
 use super::Ending;
 use super::common::Common;
@@ -24,6 +24,9 @@ pub(crate) enum Models {
         #[arg(long, value_name = "F")]
         family: Option<String>,
     },
+    /// Download a model from the hub into the local cache
+    #[cfg(feature = "fetch")]
+    Fetch(super::fetch::Fetch),
     /// What a model is: configuration, tensors, preprocessing, texts, cost, fingerprints
     Show(Named),
     /// Load a model, check every tensor, run a self-test
@@ -107,6 +110,8 @@ impl Models {
     pub(crate) fn run(self) -> Result<Ending, Error> {
         match self {
             Models::List { common, family } => list(&common, family.as_deref()),
+            #[cfg(feature = "fetch")]
+            Models::Fetch(fetch) => fetch.run(),
             Models::Show(named) => named.show(),
             Models::Verify(named) => named.verify(),
             Models::Convert(convert) => convert.run(),
