@@ -67,7 +67,8 @@ impl Fetch {
         }
         let downloaded = if self.dry_run { 0 } else { self.download(&plan)? };
         if self.json {
-            let files = plan.files.iter().map(|file| json!({ "name": file.name, "bytes": file.size, "here": file.here }));
+            let files =
+                plan.files.iter().map(|file| json!({ "name": file.name, "bytes": file.size, "here": file.here }));
             let facts = json!({
                 "hub_id": plan.hub_id, "revision": plan.revision, "commit": plan.commit, "endpoint": plan.endpoint,
                 "folder": plan.folder, "files": files.collect::<Vec<_>>(), "missing_bytes": plan.missing(),

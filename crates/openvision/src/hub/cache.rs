@@ -64,7 +64,8 @@ impl Repository {
         watch: &mut dyn FnMut(Event),
     ) -> Result<File, HubError> {
         let path = self.locks.join(format!("{}.lock", remote.etag));
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(HubError::disk(&path))?;
+        let file =
+            File::options().create(true).truncate(false).write(true).open(&path).map_err(HubError::disk(&path))?;
         let mut told = false;
         loop {
             match file.try_lock() {
@@ -134,9 +135,9 @@ impl Repository {
 
 fn written(error: WriteError) -> HubError {
     match error {
-        WriteError::Create { path, source } | WriteError::Write { path, source } | WriteError::Rename { path, source } => {
-            HubError::disk(&path)(source)
-        }
+        WriteError::Create { path, source }
+        | WriteError::Write { path, source }
+        | WriteError::Rename { path, source } => HubError::disk(&path)(source),
         WriteError::DiskFull { path } => HubError::DiskFull { path },
         other => HubError::Cache { path: PathBuf::new(), source: std::io::Error::other(other.to_string()) },
     }

@@ -169,9 +169,7 @@ mod tests {
                     "pytorch_model-00001-of-00001.bin",
                     "pytorch_model.bin.index.json",
                 ],
-                Some(
-                    "model.safetensors.index.json model-00001-of-00002.safetensors model-00002-of-00002.safetensors",
-                ),
+                Some("model.safetensors.index.json model-00001-of-00002.safetensors model-00002-of-00002.safetensors"),
             ),
             (&["model.safetensors.index.json"], None),
             (&["optimizer.bin", "x.pt", "b.bin"], Some("b.bin")),
@@ -187,7 +185,8 @@ mod tests {
         for good in ["UCSC-VLAA/openvision-vit-tiny-patch16-160", "a/b", "google/siglip2_x.y"] {
             assert!(check_id(good).is_ok(), "{good}");
         }
-        for bad in ["", "a", "a/", "/b", "a/b/c", "../b", "a/..", "a/b..c", "a/b--c", "a/-b", "a/b.", "a/b c", "a/b\0"] {
+        for bad in ["", "a", "a/", "/b", "a/b/c", "../b", "a/..", "a/b..c", "a/b--c", "a/-b", "a/b.", "a/b c", "a/b\0"]
+        {
             assert!(check_id(bad).is_err(), "{bad:?}");
         }
         assert!(check_id(&format!("a/{}", "b".repeat(97))).is_err());

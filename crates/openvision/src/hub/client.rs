@@ -56,9 +56,18 @@ pub(super) struct Incoming {
 #[derive(Clone, Copy)]
 struct Ask<'a> {
     url: &'a Url,
-    head: bool,
+    kind: Kind,
     range_from: u64,
-    silence: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A question about a file.
+    Head,
+    /// A question with a short answer.
+    Listing,
+    /// A file: it may take as long as it likes, if only it goes on.
+    Body,
 }
 
 enum Hop {
@@ -144,7 +153,7 @@ impl<'a> Client<'a> {
         }
         let url = self.below(&format!("api/models/{hub_id}/revision/{}", encode(revision, false)))?;
         let bytes = self.persist(&format!("the list of files of {hub_id}"), || {
-            let ask = Ask { url: &url, head: false, range_from: 0, silence: self.settings.silence.0 };
+            let ask = Ask { url: &url, kind: Kind::Listing, range_from: 0 };
             let mut response = self.follow(ask)?;
             self.check_status(&response, hub_id, (&url, Some(revision), None))?;
             let body = response.body_mut().with_config().limit(LARGEST_LISTING).read_to_vec();
@@ -177,7 +186,7 @@ impl<'a> Client<'a> {
             let (mut etag, mut size) = (None, None);
             let mut at = url.clone();
             for _ in 0..=MOST_REDIRECTS {
-                let ask = Ask { url: &at, head: true, range_from: 0, silence: self.settings.silence.0 };
+                let ask = Ask { url: &at, kind: Kind::Head, range_from: 0 };
                 let hop = self.hop(ask)?;
                 let (Hop::Elsewhere(_, response) | Hop::Here(response)) = &hop;
                 if header(response, "x-repo-commit").is_some_and(|found| found != commit) {
@@ -209,7 +218,7 @@ impl<'a> Client<'a> {
 
     /// Opens a file from an offset on. The answer may start elsewhere: at zero, where the server does not do ranges.
     pub(super) fn open(&self, hub_id: &str, remote: &Remote, from: u64) -> Result<Incoming, Failure> {
-        let ask = Ask { url: &remote.url, head: false, range_from: from, silence: self.settings.silence.1 };
+        let ask = Ask { url: &remote.url, kind: Kind::Body, range_from: from };
         let response = self.follow(ask)?;
         if from > 0 && response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             return self.open(hub_id, remote, 0);
@@ -263,14 +272,20 @@ impl<'a> Client<'a> {
             return Err(HubError::Interrupted.into());
         }
         let uri = ask.url.uri().clone();
-        let mut request = if ask.head { self.agent.head(uri) } else { self.agent.get(uri) };
+        let mut request = if ask.kind == Kind::Head { self.agent.head(uri) } else { self.agent.get(uri) };
         if ask.range_from > 0 {
             request = request.header("range", format!("bytes={}-", ask.range_from));
         }
         if let Some(token) = self.settings.token.as_ref().filter(|_| ask.url.same_origin(&self.settings.endpoint)) {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let mut config = request.config().timeout_per_read(Some(ask.silence)).timeout_recv_response(Some(ask.silence * 2));
+        let (about_files, files) = self.settings.silence;
+        let silence = if ask.kind == Kind::Body { files } else { about_files };
+        let mut config = request.config().timeout_per_read(Some(silence)).timeout_recv_response(Some(silence * 2));
+        if ask.kind != Kind::Body {
+            // A short answer that comes byte by byte is none.
+            config = config.timeout_per_call(Some(silence * 6));
+        }
         if ask.url.is_loopback() {
             config = config.proxy(None);
         }

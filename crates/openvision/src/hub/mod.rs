@@ -84,11 +84,7 @@ pub enum Event<'e> {
 ///
 /// # Errors
 /// The network is forbidden or fails, the model is unknown or not for this user, or the hub's answer cannot be used.
-pub fn plan<'a>(
-    request: Request<'a>,
-    settings: &'a Settings,
-    interrupt: &'a Interrupt,
-) -> Result<Plan<'a>, HubError> {
+pub fn plan<'a>(request: Request<'a>, settings: &'a Settings, interrupt: &'a Interrupt) -> Result<Plan<'a>, HubError> {
     let hub_id = hub_id_of(request.model);
     choose::check_id(hub_id).map_err(|error| match error {
         HubError::NotAnId { given, problem } => {
@@ -110,11 +106,8 @@ pub fn plan<'a>(
     let remotes = chosen.into_iter().map(|name| client.remote(hub_id, &listing.commit, name));
     let remotes: Vec<Remote> = remotes.collect::<Result<_, _>>()?;
     let repository = Repository::new(&settings.cache, hub_id);
-    let planned = |remote: &Remote| Planned {
-        name: remote.name.clone(),
-        size: remote.size,
-        here: repository.bytes_here(remote),
-    };
+    let planned =
+        |remote: &Remote| Planned { name: remote.name.clone(), size: remote.size, here: repository.bytes_here(remote) };
     Ok(Plan {
         hub_id,
         revision: request.revision,

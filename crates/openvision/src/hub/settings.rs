@@ -29,14 +29,14 @@ impl Settings {
     /// A variable has a value that cannot be used.
     pub fn from_environment() -> Result<Self, HubError> {
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
-        let endpoint =
-            Url::parse(&endpoint).map_err(|problem| HubError::Setting { name: "HF_ENDPOINT", problem })?;
+        let endpoint = Url::parse(&endpoint).map_err(|problem| HubError::Setting { name: "HF_ENDPOINT", problem })?;
         let cache = cache_folder().ok_or_else(|| HubError::Setting {
             name: "HF_HUB_CACHE",
             problem: "there is no home folder; set it to the folder that models are kept in".into(),
         })?;
-        let certificates =
-            ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"].into_iter().find_map(|name| Some((name, PathBuf::from(text(name)?))));
+        let certificates = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"]
+            .into_iter()
+            .find_map(|name| Some((name, PathBuf::from(text(name)?))));
         Ok(Self {
             endpoint,
             cache,
