@@ -57,6 +57,9 @@ impl Fetch {
     fn fetch(&self) -> Result<Ending, Error> {
         let mut settings = Settings::from_environment()?;
         settings.tries = self.tries;
+        if !self.quiet {
+            settings.note = |text| eprintln!("{text}");
+        }
         if self.offline {
             settings.forbid_network();
         }

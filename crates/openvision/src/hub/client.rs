@@ -12,13 +12,13 @@ use std::cell::Cell;
 use std::time::Duration;
 use ureq::http::{Response, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Timeout};
 
 /// A listing of a repository is a few kilobytes; those with thousands of checkpoints are a few hundred.
 const LARGEST_LISTING: u64 = 8 << 20;
 const MOST_FILES: usize = 100_000;
 const MOST_REDIRECTS: usize = 8;
-/// Longer waits than this are not sat out, whatever the server asks for.
+/// A server that asks for a longer wait than this is left.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
 /// Speaks to one hub.
@@ -93,17 +93,24 @@ impl<'a> Patience<'a> {
     }
 
     /// Waits, or gives up.
-    pub(super) fn wait(&mut self, failure: Failure, interrupt: &Interrupt) -> Result<(), HubError> {
-        let (problem, wait) = match failure {
+    pub(super) fn wait(&mut self, failure: Failure, client: &Client) -> Result<(), HubError> {
+        let (mut problem, asked) = match failure {
             Failure::Final(error) => return Err(error),
             Failure::Passing { problem, wait } => (problem, wait),
         };
         self.failed += 1;
-        if self.failed >= self.tries {
+        let too_long = asked.filter(|wait| *wait > LONGEST_WAIT);
+        if let Some(wait) = too_long {
+            problem.push_str(&format!("; it asks to come back in {} s", wait.as_secs()));
+        }
+        if self.failed >= self.tries || too_long.is_some() {
             return Err(HubError::GaveUp { what: self.what.into(), problem, tries: self.failed });
         }
-        let usual = Duration::from_millis(250 << (self.failed - 1).min(5));
-        nap(wait.map_or(usual, |wait| wait.min(LONGEST_WAIT)), interrupt)
+        let wait = asked.unwrap_or(Duration::from_millis(250 << (self.failed - 1).min(5)));
+        if wait > Duration::from_secs(2) {
+            (client.settings.note)(&format!("{}: {problem}; waiting {} s", self.what, wait.as_secs()));
+        }
+        nap(wait, client.interrupt)
     }
 }
 
@@ -246,7 +253,7 @@ impl<'a> Client<'a> {
         loop {
             match attempt() {
                 Ok(value) => return Ok(value),
-                Err(failure) => patience.wait(failure, self.interrupt)?,
+                Err(failure) => patience.wait(failure, self)?,
             }
         }
     }
@@ -338,6 +345,7 @@ impl<'a> Client<'a> {
             }
             (408 | 425 | 429 | 500..=599, _) => {
                 let wait = header(response, "retry-after").and_then(|text| text.trim().parse().ok());
+                let wait = wait.or_else(|| header(response, "ratelimit").and_then(rate_limit_reset));
                 let problem = match status.as_u16() {
                     429 => "the server says that there are too many requests (status 429); with HF_TOKEN set, it \
                             allows more"
@@ -365,6 +373,9 @@ impl<'a> Client<'a> {
             // Handshakes report through the reader that they are part of.
             E::Io(source) if url.is_https() && source.kind() == std::io::ErrorKind::InvalidData => {
                 HubError::Tls { host, problem }.into()
+            }
+            E::Timeout(Timeout::Connect | Timeout::Resolve) if !self.reached.get() => {
+                HubError::Unreachable { host, problem: "nothing answers".into() }.into()
             }
             E::Timeout(_) => Failure::passing("the server is silent"),
             E::HostNotFound | E::ConnectionFailed | E::ConnectProxyFailed(_) | E::Io(_) if !self.reached.get() => {
@@ -399,6 +410,11 @@ pub(super) fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// Seconds to the next window of `"api";r=0;t=55`, Hugging Face's way to say when to come back.
+fn rate_limit_reset(text: &str) -> Option<u64> {
+    text.split(';').find_map(|part| part.trim().strip_prefix("t=")?.parse().ok())
+}
+
 /// First byte and total of `bytes 5-9/10`.
 fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
@@ -417,6 +433,8 @@ mod tests {
         for bad in ["bytes */10", "5-9/10", "bytes 5-9", "bytes x-9/10", "bytes 5-9/x", ""] {
             assert_eq!(content_range(bad), None, "{bad}");
         }
+        assert_eq!(rate_limit_reset("\"api\";r=0;t=55"), Some(55));
+        assert_eq!(rate_limit_reset("\"t=x\";r=0"), None);
         assert_eq!(plain_etag("W/\"ab\""), "ab");
         assert!(is_hex("0af", 3) && !is_hex("0AF", 3) && !is_hex("../", 3));
     }

@@ -131,7 +131,7 @@ fn fill(
         if let Failure::Passing { problem, .. } = &failure {
             watch(Event::Note(format!("{}: {problem}, at byte {}", remote.name, partial.length)));
         }
-        patience.wait(failure, client.interrupt)?;
+        patience.wait(failure, client)?;
     }
     Ok(())
 }

@@ -96,7 +96,7 @@ pub enum HubError {
         problem: String,
     },
     /// Too many tries without progress.
-    #[error("{what}: {problem} ({tries} tries); run the command again to go on from what is here")]
+    #[error("{what}: {problem} (tries: {tries}); run the command again to go on from what is here")]
     GaveUp {
         /// What was asked for.
         what: String,

@@ -19,6 +19,8 @@ pub struct Settings {
     pub(super) certificates: Option<(&'static str, PathBuf)>,
     /// Tries without progress before giving up.
     pub tries: u32,
+    /// Is told why nothing happens for some seconds.
+    pub note: fn(&str),
 }
 
 impl Settings {
@@ -45,6 +47,7 @@ impl Settings {
             silence: (seconds("HF_HUB_ETAG_TIMEOUT")?, seconds("HF_HUB_DOWNLOAD_TIMEOUT")?),
             certificates,
             tries: 5,
+            note: |_| {},
         })
     }
 

@@ -217,6 +217,25 @@ fn killed_twenty_times_it_asks_for_the_missing_bytes_only() {
     user.is_whole();
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_keeps_what_came() {
+    let hub =
+        Hub::start(files(), |asked, reply| if asked.is_body() { reply.with(Fault::Silence(300_000)) } else { reply });
+    let user = User::of(&hub);
+    let mut command = user.command(&["models", "fetch", "test/tiny"]);
+    let child = command.env("HF_HUB_DOWNLOAD_TIMEOUT", "1").stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while user.partial_length() < 300_000 && started.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let ran = Ran::from(child.wait_with_output().unwrap()).expect(130);
+    assert!(ran.stderr.contains("interrupted; what was downloaded is kept"), "{}", ran.stderr);
+    assert_eq!(user.partial_length(), 300_000);
+    user.has_nothing_whole();
+}
+
 #[test]
 fn broken_connections_go_on_where_they_broke() {
     let hub = Hub::start(files(), |asked, reply| if asked.is_body() { reply.with(Fault::Cut(100_000)) } else { reply });
@@ -289,7 +308,7 @@ fn a_truncated_file_is_an_error_that_keeps_what_came() {
     });
     let user = User::of(&hub);
     let ran = user.fetch(&["--tries", "2"]).expect(1);
-    assert!(ran.stderr.contains("the connection ended early (2 tries)"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the connection ended early (tries: 2)"), "{}", ran.stderr);
     user.has_nothing_whole();
     assert_eq!(user.partial_length(), 5000);
 }
@@ -450,28 +469,32 @@ fn names_that_lead_out_of_the_folder_are_refused() {
 fn busy_servers_are_waited_for() {
     let count = AtomicUsize::new(0);
     let hub = Hub::start(files(), move |_, reply| match count.fetch_add(1, Ordering::SeqCst) {
-        0 => Reply::of(429, &[("retry-after", "1")], ""),
-        1 => Reply::of(503, &[], ""),
+        0 => Reply::of(429, &[("ratelimit", "\"api\";r=0;t=3")], ""),
+        1 => Reply::of(429, &[("retry-after", "1")], ""),
+        2 => Reply::of(503, &[], ""),
         _ => reply,
     });
     let user = User::of(&hub);
     let started = Instant::now();
-    user.fetch(&[]).expect(0);
-    assert!(started.elapsed() >= Duration::from_secs(1));
+    let said = user.fetch(&[]).expect(0).stderr;
+    assert!(started.elapsed() >= Duration::from_secs(4) && said.contains("waiting 3 s"), "{said}");
     user.is_whole();
+    let hub = Hub::start(files(), move |_, _| Reply::of(429, &[("retry-after", "3600")], ""));
+    let said = User::of(&hub).fetch(&[]).expect(1).stderr;
+    assert!(said.contains("come back in 3600 s"), "{said}");
     for (status, want) in [(429, "too many requests"), (500, "status 500")] {
         let hub = Hub::start(files(), move |_, _| Reply::of(status, &[], ""));
         let said = User::of(&hub).fetch(&["--tries", "3"]).expect(1).stderr;
-        assert!(said.contains(want) && said.contains("(3 tries)"), "{said}");
+        assert!(said.contains(want) && said.contains("(tries: 3)"), "{said}");
         assert_eq!(hub.asked().len(), 3);
     }
 }
 
 #[test]
 fn silent_servers_are_left() {
-    let run = |hub: &Hub| {
+    let run = |hub: &Hub, tries: &str| {
         let user = User::of(hub);
-        let mut command = user.command(&["models", "fetch", "test/tiny", "--tries", "2"]);
+        let mut command = user.command(&["models", "fetch", "test/tiny", "--tries", tries]);
         command.env("HF_HUB_ETAG_TIMEOUT", "1").env("HF_HUB_DOWNLOAD_TIMEOUT", "1");
         let started = Instant::now();
         let said = user.run(command).expect(1).stderr;
@@ -480,18 +503,19 @@ fn silent_servers_are_left() {
         said
     };
     // From the first byte of the answer on: its head comes, its body does not.
-    let said = run(&Hub::start(files(), |_, reply| reply.with(Fault::Silence(0))));
-    assert!(said.contains("the server is silent (2 tries)"), "{said}");
-    let said = run(&Hub::start(files(), |asked, reply| {
+    let said = run(&Hub::start(files(), |_, reply| reply.with(Fault::Silence(0))), "2");
+    assert!(said.contains("the server is silent (tries: 2)"), "{said}");
+    let hub = Hub::start(files(), |asked, reply| {
         if asked.is_body() {
             reply.with(Fault::Silence(700_000_usize.saturating_sub(asked.from.unwrap_or(0))))
         } else {
             reply
         }
-    }));
-    assert!(said.contains("at byte 700000") && said.contains("(2 tries)"), "{said}");
-    let said = run(&Hub::start(files(), |_, reply| reply.with(Fault::Drip(Duration::from_millis(300)))));
-    assert!(said.contains("the server is silent (2 tries)"), "{said}");
+    });
+    let said = run(&hub, "2");
+    assert!(said.contains("at byte 700000") && said.contains("(tries: 2)"), "{said}");
+    let said = run(&Hub::start(files(), |_, reply| reply.with(Fault::Drip(Duration::from_millis(300)))), "1");
+    assert!(said.contains("the server is silent (tries: 1)"), "{said}");
     // Not even a head.
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let user =
@@ -499,7 +523,7 @@ fn silent_servers_are_left() {
     let mut command = user.command(&["models", "fetch", "test/tiny", "--tries", "1"]);
     command.env("HF_HUB_ETAG_TIMEOUT", "1");
     let said = user.run(command).expect(1).stderr;
-    assert!(said.contains("the server is silent (1 tries)"), "{said}");
+    assert!(said.contains("the server is silent (tries: 1)"), "{said}");
 }
 
 #[test]
