@@ -2,6 +2,7 @@
 
 use super::Ending;
 use super::common::interrupt;
+use super::report::say;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use openvision::Error;
@@ -77,9 +78,9 @@ impl Fetch {
                 "folder": plan.folder, "files": files.collect::<Vec<_>>(), "missing_bytes": plan.missing(),
                 "downloaded_bytes": downloaded,
             });
-            println!("{facts}");
+            say(facts)?;
         } else if !self.dry_run {
-            println!("{}", plan.folder.display());
+            say(plan.folder.display())?;
         }
         Ok(Ending::Done)
     }

@@ -2,6 +2,7 @@
 
 use super::Ending;
 use super::common::Common;
+use super::report::say;
 use clap::{Args, Subcommand, ValueEnum};
 use openvision::resolve::{cached, resolve};
 use openvision::verify::verify;
@@ -145,10 +146,10 @@ fn list(common: &Common, family: Option<&str>) -> Result<Ending, Error> {
         )));
     }
     if !common.json {
-        println!(
+        say(format_args!(
             "{:28} {:>6} {:>5} {:>6} {:>14} {:>14} {:>7}  cached",
             "name", "pixels", "patch", "width", "image", "total", "GFLOP"
-        );
+        ))?;
     }
     for entry in chosen {
         let config = &entry.config;
@@ -157,11 +158,11 @@ fn list(common: &Common, family: Option<&str>) -> Result<Ending, Error> {
             let mut line = summary(config);
             line["hub_id"] = json!(entry.hub_id);
             line["cached"] = json!(folder.is_some());
-            println!("{line}");
+            say(line)?;
             continue;
         }
         let counts = config.parameters();
-        println!(
+        say(format_args!(
             "{:28} {:>6} {:>5} {:>6} {:>14} {:>14} {:>7.1}  {}",
             entry.name,
             config.image.height,
@@ -171,7 +172,7 @@ fn list(common: &Common, family: Option<&str>) -> Result<Ending, Error> {
             counts.total,
             config.flops().image as f64 / 1e9,
             if folder.is_some() { "yes" } else { "-" },
-        );
+        ))?;
     }
     Ok(Ending::Done)
 }
@@ -217,25 +218,26 @@ impl Named {
 
     fn print(&self, facts: &Value) -> Result<Ending, Error> {
         if self.common.json {
-            println!("{facts}");
+            say(facts)?;
             return Ok(Ending::Done);
         }
         for (name, value) in facts.as_object().into_iter().flatten() {
             match (name.as_str(), value) {
                 (_, Value::Null) => {}
                 ("tensors", Value::Array(all)) => {
-                    println!("tensors            {}", all.len());
+                    say(format_args!("tensors            {}", all.len()))?;
                     for tensor in all {
-                        println!("  {} {} {}", tensor["name"].as_str().unwrap_or(""), tensor["dtype"], tensor["shape"]);
+                        let name = tensor["name"].as_str().unwrap_or("");
+                        say(format_args!("  {name} {} {}", tensor["dtype"], tensor["shape"]))?;
                     }
                 }
                 ("notes", Value::Array(all)) => {
                     for note in all {
-                        println!("note               {}", note.as_str().unwrap_or(""));
+                        say(format_args!("note               {}", note.as_str().unwrap_or("")))?;
                     }
                 }
-                (_, Value::String(text)) => println!("{name:18} {text}"),
-                _ => println!("{name:18} {value}"),
+                (_, Value::String(text)) => say(format_args!("{name:18} {text}"))?,
+                _ => say(format_args!("{name:18} {value}"))?,
             }
         }
         Ok(Ending::Done)
@@ -244,11 +246,11 @@ impl Named {
     fn verify(&self) -> Result<Ending, Error> {
         let report = verify(&self.path()?, &self.common.options(true, true), &pool(self.common.threads()?));
         if self.common.json {
-            println!("{}", json!(report));
+            say(json!(report))?;
         } else {
-            report.checked.iter().for_each(|line| println!("ok       {line}"));
-            report.problems.iter().for_each(|line| println!("problem  {line}"));
-            println!("{}", if report.ok { "the model is fine" } else { "the model is NOT fine" });
+            report.checked.iter().try_for_each(|line| say(format_args!("ok       {line}")))?;
+            report.problems.iter().try_for_each(|line| say(format_args!("problem  {line}")))?;
+            say(if report.ok { "the model is fine" } else { "the model is NOT fine" })?;
         }
         Ok(if report.ok { Ending::Done } else { Ending::NotOk })
     }
@@ -305,7 +307,7 @@ fn read_config(path: &Path) -> Result<ModelConfig, Error> {
 
 fn done(as_json: bool, folder: &Path) -> Result<Ending, Error> {
     if as_json {
-        println!("{}", json!({ "written": folder.display().to_string() }));
+        say(json!({ "written": folder.display().to_string() }))?;
     } else {
         eprintln!("written: {}", folder.display());
     }

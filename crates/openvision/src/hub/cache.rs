@@ -30,7 +30,7 @@ impl Repository {
         self.root.join("blobs").join(etag)
     }
 
-    /// Where a blob grows; the name is the hub client's too, and so one goes on where the other stopped.
+    /// Where a blob grows, also from one run to the next.
     pub(super) fn partial(&self, etag: &str) -> PathBuf {
         self.root.join("blobs").join(format!("{etag}.incomplete"))
     }
