@@ -89,16 +89,18 @@ impl Fetch {
         let bar = if self.quiet || !std::io::stderr().is_terminal() {
             ProgressBar::hidden()
         } else {
-            let style = "{msg}  {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+            let style = "{msg}  {wide_bar} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
             let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(0).with_style(style)
         };
         let downloaded = plan.download(&mut |event| match event {
             Event::Started { name, size, have } => {
-                bar.set_length(size);
-                bar.set_message(name.to_owned());
                 bar.reset();
+                bar.set_message(name.to_owned());
+                bar.set_length(size);
                 bar.set_position(have);
+                // What was here before says nothing about the speed of this connection.
+                bar.reset_eta();
             }
             Event::At(position) => bar.set_position(position),
             Event::Note(text) if !self.quiet => bar.suspend(|| eprintln!("{text}")),
