@@ -9,6 +9,10 @@ pub enum Error {
     /// The model.
     #[error(transparent)]
     Model(#[from] openvision_model::ModelError),
+    /// A model could not be fetched.
+    #[cfg(feature = "fetch")]
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
     /// A Parquet table of texts.
     #[error(transparent)]
     Table(#[from] openvision_io::data::parquet::ParquetError),

@@ -18,6 +18,8 @@ pub mod classify;
 pub mod embed;
 mod error;
 pub mod evaluate;
+#[cfg(feature = "fetch")]
+pub mod hub;
 pub mod inputs;
 pub mod interrupt;
 pub mod output;

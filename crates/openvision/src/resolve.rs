@@ -13,25 +13,35 @@ pub fn resolve(model: &str) -> Result<PathBuf, Error> {
     if path.exists() {
         return Ok(path.to_path_buf());
     }
-    let entry = registry::find(model);
-    let hub_id = entry.and_then(|entry| entry.hub_id.as_deref()).unwrap_or(model);
+    let hub_id = hub_id_of(model);
     if let Some(folder) = cached(hub_id) {
         return Ok(folder);
     }
-    let hint = match entry {
-        Some(entry) => {
-            format!("it is known as {}, but not on this machine; download {} and name its folder", entry.name, hub_id)
-        }
-        None if hub_id.matches('/').count() == 1 && !model.starts_with('.') => {
-            format!("neither a path nor in the Hugging Face cache{}", near(model))
-        }
-        None => format!("there is no such file or folder{}", near(model)),
+    let get = if cfg!(feature = "fetch") {
+        format!("`openvision models fetch {model}` downloads it")
+    } else {
+        format!("this build cannot download; get {hub_id} by other means and name its folder")
+    };
+    let is_known = registry::all().iter().any(|entry| entry.hub_id.as_deref() == Some(hub_id));
+    let hint = if is_known {
+        format!("it is known as {hub_id}, but not on this machine; {get}")
+    } else if hub_id.matches('/').count() == 1 && !model.starts_with('.') {
+        format!("neither a path nor in the Hugging Face cache; if it is a hub id, {get}{}", near(model))
+    } else {
+        format!("there is no such file or folder{}", near(model))
     };
     Err(ModelError::Unknown { name: model.to_owned(), hint }.into())
 }
 
+/// The hub id that a name of the registry stands for; a hub id stands for itself, whoever's it is.
+pub(crate) fn hub_id_of(model: &str) -> &str {
+    let own_words = |entry: &registry::Entry| entry.name == model || entry.hub_id.as_deref() == Some(model);
+    let entry = registry::find(model).filter(|entry| own_words(entry) || !model.contains('/'));
+    entry.and_then(|entry| entry.hub_id.as_deref()).unwrap_or(model)
+}
+
 /// Names of the registry that are alike, for a typing mistake.
-fn near(model: &str) -> String {
+pub(crate) fn near(model: &str) -> String {
     let wanted = model.to_ascii_lowercase();
     let shared = |name: &str| wanted.split(['/', '-']).filter(|part| part.len() > 1 && name.contains(part)).count();
     let mut ranked: Vec<(usize, &str)> =
@@ -58,11 +68,18 @@ pub fn cached(hub_id: &str) -> Option<PathBuf> {
     snapshot.is_dir().then_some(snapshot)
 }
 
-/// `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
-fn cache_folder() -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable("HF_HUB_CACHE")
-        .or_else(|| variable("HF_HOME").map(|home| home.join("hub")))
-        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("huggingface/hub")))
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache/huggingface/hub")))
+/// `HF_HUB_CACHE`, else `hub` in [`hub_home`].
+pub(crate) fn cache_folder() -> Option<PathBuf> {
+    variable("HF_HUB_CACHE").or_else(|| hub_home().map(|home| home.join("hub")))
+}
+
+/// What the hub's client keeps for a user: `HF_HOME`, else `~/.cache/huggingface`.
+pub(crate) fn hub_home() -> Option<PathBuf> {
+    variable("HF_HOME")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")))
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache/huggingface")))
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

@@ -56,7 +56,7 @@ pub(crate) struct Common {
     /// GELU of a SigLIP model [default: as its file's library has it; with --as-published, as its authors trained it]
     #[arg(long, value_enum, value_name = "FORM")]
     pub(crate) gelu: Option<Gelu>,
-    /// Use no network (no command does yet)
+    /// Use no network (only `models fetch` does)
     #[arg(long)]
     pub(crate) offline: bool,
     /// One JSON object a line on standard output

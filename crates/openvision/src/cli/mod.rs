@@ -7,6 +7,8 @@ mod common;
 mod doctor;
 mod embed;
 mod eval;
+#[cfg(feature = "fetch")]
+mod fetch;
 mod models;
 mod rank;
 mod report;
@@ -45,7 +47,7 @@ impl Ending {
     version,
     about = "Vision encoders in one program: pictures and texts to vectors, zero-shot classification, ranking",
     after_help = "Exit codes: 0 all well, 1 failed, 2 usage, 3 finished but some inputs failed, 130 interrupted.\n\
-                  Nothing leaves this machine: no command here uses the network."
+                  Nothing leaves this machine: only `models fetch` uses the network, to download what it is asked for."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -54,7 +56,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// List, show, verify, convert and create models
+    /// List, fetch, show, verify, convert and create models
     #[command(subcommand)]
     Models(models::Models),
     /// Turn pictures and texts into vectors

@@ -1,7 +1,8 @@
-//! `openvision models list|show|verify|convert|init`.
+//! `openvision models list|show|verify|convert|init`; `fetch` has a file of its own.
 
 use super::Ending;
 use super::common::Common;
+use super::report::say;
 use clap::{Args, Subcommand, ValueEnum};
 use openvision::resolve::{cached, resolve};
 use openvision::verify::verify;
@@ -24,6 +25,9 @@ pub(crate) enum Models {
         #[arg(long, value_name = "F")]
         family: Option<String>,
     },
+    /// Download a model from the hub into the local cache
+    #[cfg(feature = "fetch")]
+    Fetch(super::fetch::Fetch),
     /// What a model is: configuration, tensors, preprocessing, texts, cost, fingerprints
     Show(Named),
     /// Load a model, check every tensor, run a self-test
@@ -107,6 +111,8 @@ impl Models {
     pub(crate) fn run(self) -> Result<Ending, Error> {
         match self {
             Models::List { common, family } => list(&common, family.as_deref()),
+            #[cfg(feature = "fetch")]
+            Models::Fetch(fetch) => fetch.run(),
             Models::Show(named) => named.show(),
             Models::Verify(named) => named.verify(),
             Models::Convert(convert) => convert.run(),
@@ -140,10 +146,10 @@ fn list(common: &Common, family: Option<&str>) -> Result<Ending, Error> {
         )));
     }
     if !common.json {
-        println!(
+        say(format_args!(
             "{:28} {:>6} {:>5} {:>6} {:>14} {:>14} {:>7}  cached",
             "name", "pixels", "patch", "width", "image", "total", "GFLOP"
-        );
+        ))?;
     }
     for entry in chosen {
         let config = &entry.config;
@@ -152,11 +158,11 @@ fn list(common: &Common, family: Option<&str>) -> Result<Ending, Error> {
             let mut line = summary(config);
             line["hub_id"] = json!(entry.hub_id);
             line["cached"] = json!(folder.is_some());
-            println!("{line}");
+            say(line)?;
             continue;
         }
         let counts = config.parameters();
-        println!(
+        say(format_args!(
             "{:28} {:>6} {:>5} {:>6} {:>14} {:>14} {:>7.1}  {}",
             entry.name,
             config.image.height,
@@ -166,7 +172,7 @@ fn list(common: &Common, family: Option<&str>) -> Result<Ending, Error> {
             counts.total,
             config.flops().image as f64 / 1e9,
             if folder.is_some() { "yes" } else { "-" },
-        );
+        ))?;
     }
     Ok(Ending::Done)
 }
@@ -230,34 +236,34 @@ impl Named {
 
     fn print(&self, facts: &Value) -> Result<Ending, Error> {
         if self.common.json {
-            println!("{facts}");
+            say(facts)?;
             return Ok(Ending::Done);
         }
         for (name, value) in facts.as_object().into_iter().flatten() {
             match (name.as_str(), value) {
                 (_, Value::Null) => {}
                 ("tensors", Value::Array(all)) => {
-                    println!("tensors            {}", all.len());
+                    say(format_args!("tensors            {}", all.len()))?;
                     for tensor in all {
                         let name = tensor["name"].as_str().unwrap_or("").escape_debug();
-                        println!("  {name} {} {}", tensor["dtype"], tensor["shape"]);
+                        say(format_args!("  {name} {} {}", tensor["dtype"], tensor["shape"]))?;
                     }
                 }
                 ("metadata", Value::Object(all)) if all.is_empty() => {}
                 ("metadata", Value::Object(all)) => {
-                    println!("metadata           {}", all.len());
+                    say(format_args!("metadata           {}", all.len()))?;
                     for (key, value) in all {
-                        println!("  {} = {}", key.escape_debug(), cut(value.as_str().unwrap_or("")));
+                        say(format_args!("  {} = {}", key.escape_debug(), cut(value.as_str().unwrap_or(""))))?;
                     }
                 }
                 ("ignored", Value::Array(all)) if all.is_empty() => {}
                 ("notes", Value::Array(all)) => {
                     for note in all {
-                        println!("note               {}", note.as_str().unwrap_or(""));
+                        say(format_args!("note               {}", note.as_str().unwrap_or("")))?;
                     }
                 }
-                (_, Value::String(text)) => println!("{name:18} {text}"),
-                _ => println!("{name:18} {value}"),
+                (_, Value::String(text)) => say(format_args!("{name:18} {text}"))?,
+                _ => say(format_args!("{name:18} {value}"))?,
             }
         }
         Ok(Ending::Done)
@@ -266,11 +272,11 @@ impl Named {
     fn verify(&self) -> Result<Ending, Error> {
         let report = verify(&self.path()?, &self.common.options(true, true), &pool(self.common.threads()?));
         if self.common.json {
-            println!("{}", json!(report));
+            say(json!(report))?;
         } else {
-            report.checked.iter().for_each(|line| println!("ok       {line}"));
-            report.problems.iter().for_each(|line| println!("problem  {line}"));
-            println!("{}", if report.ok { "the model is fine" } else { "the model is NOT fine" });
+            report.checked.iter().try_for_each(|line| say(format_args!("ok       {line}")))?;
+            report.problems.iter().try_for_each(|line| say(format_args!("problem  {line}")))?;
+            say(if report.ok { "the model is fine" } else { "the model is NOT fine" })?;
         }
         Ok(if report.ok { Ending::Done } else { Ending::NotOk })
     }
@@ -348,7 +354,7 @@ fn read_config(path: &Path) -> Result<ModelConfig, Error> {
 
 fn done(as_json: bool, folder: &Path) -> Result<Ending, Error> {
     if as_json {
-        println!("{}", json!({ "written": folder.display().to_string() }));
+        say(json!({ "written": folder.display().to_string() }))?;
     } else {
         eprintln!("written: {}", folder.display());
     }

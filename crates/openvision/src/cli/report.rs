@@ -9,6 +9,11 @@ use openvision::pictures::ItemError;
 use serde_json::{Value, json};
 use std::io::{BufWriter, IsTerminal, Stdout, Write};
 
+/// A line on standard output. A reader that has enough (`| head`) ends the command, not with a panic.
+pub(crate) fn say(text: impl std::fmt::Display) -> Result<(), Error> {
+    writeln!(std::io::stdout(), "{text}").map_err(Error::Stdout)
+}
+
 /// The voice of a command.
 pub(crate) struct Report {
     out: BufWriter<Stdout>,

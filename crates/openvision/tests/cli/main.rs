@@ -8,7 +8,11 @@ mod containers;
 mod docs;
 mod embed;
 mod eval;
+#[cfg(feature = "fetch")]
+mod fetch;
 mod hostile;
+#[cfg(feature = "fetch")]
+mod hub;
 mod models;
 mod photos;
 mod sorting;

@@ -1,8 +1,9 @@
 //! `openvision models`, `doctor`, `completions`, help.
 
-use crate::support::{openvision, photo, small_model, testdata, tiny_model};
+use crate::support::{Ran, command, openvision, photo, small_model, testdata, tiny_model};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 #[test]
 fn list_has_all_models_with_exact_counts() {
@@ -13,6 +14,16 @@ fn list_has_all_models_with_exact_counts() {
     assert_eq!(base["cached"], false);
     assert!(openvision(&["models", "list"]).expect(0).stdout.lines().count() > 40);
     openvision(&["models", "list", "--family", "resnet"]).expect(2);
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_a_command_quietly() {
+    for arguments in [&["models", "list"][..], &["models", "show", &tiny_model()]] {
+        let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let ran = Ran::from(child.wait_with_output().unwrap()).expect(0);
+        assert_eq!(ran.stderr, "");
+    }
 }
 
 /// The graphs that tools/peers/onnx_check.py ran in onnxruntime 1.32, every output within 3e-7 of the peers', byte for byte.
