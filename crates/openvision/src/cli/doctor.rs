@@ -2,6 +2,7 @@
 
 use super::Ending;
 use super::common::Common;
+use super::report::say;
 use clap::Args;
 use openvision::{Error, Isa};
 use serde_json::json;
@@ -46,10 +47,11 @@ impl Doctor {
             "problems": problems,
         });
         if self.common.json {
-            println!("{facts}");
+            say(facts)?;
         } else {
             for (name, value) in facts.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-                println!("{name:18} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                say(format!("{name:18} {text}"))?;
             }
         }
         Ok(if problems.is_empty() { Ending::Done } else { Ending::NotOk })

@@ -2,7 +2,7 @@
 
 use super::Ending;
 use super::common::{Common, Pictures, Precision, interrupt};
-use super::report::Report;
+use super::report::{Report, say};
 use clap::{Args, Subcommand, ValueEnum};
 use openvision::bench::peak_memory;
 use openvision::classify::Prompts;
@@ -160,7 +160,8 @@ impl Sweep {
             }
         }
         mark_best(&mut points);
-        self.print(&points);
+        self.print(&points)?;
+        failed += points.iter().map(|point| point.measured.accuracy.failed).sum::<usize>();
         Ok(if failed > 0 { Ending::SomeFailed } else { Ending::Done })
     }
 
@@ -190,18 +191,17 @@ impl Sweep {
         Ok(serde_json::from_str(last).ok().filter(|_| matches!(output.status.code(), Some(0 | 3))))
     }
 
-    fn print(&self, points: &[Point]) {
+    fn print(&self, points: &[Point]) -> Result<(), Error> {
         if self.json {
-            points.iter().for_each(|point| println!("{}", serde_json::json!(point)));
-            return;
+            return points.iter().try_for_each(|point| say(serde_json::json!(point)));
         }
-        println!(
+        say(format!(
             "  {:28} {:>9} {:>9} {:>7} {:>7} {:>10} {:>9} {:>7}",
             "model", "pixels", "precision", "top 1", "top 5", "pictures/s", "peak MiB", "GFLOP"
-        );
+        ))?;
         for Point { model, precision, measured, best } in points {
             let Measured { accuracy, peak_memory, gflops, image_size: [height, width] } = measured;
-            println!(
+            say(format!(
                 "{} {model:28} {:>9} {precision:>9} {:>6.2}% {:>7} {:>10.1} {:>9} {gflops:>7.1}",
                 if *best { "*" } else { " " },
                 format!("{height}x{width}"),
@@ -209,8 +209,9 @@ impl Sweep {
                 accuracy.acc5.map_or_else(|| "-".into(), |acc5| format!("{:.2}%", acc5 * 100.0)),
                 accuracy.pictures_per_second,
                 peak_memory.map_or_else(|| "-".into(), |bytes| (bytes >> 20).to_string()),
-            );
+            ))?;
         }
+        Ok(())
     }
 }
 

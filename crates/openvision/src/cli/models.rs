@@ -2,6 +2,7 @@
 
 use super::Ending;
 use super::common::Common;
+use super::report::say;
 use clap::{Args, Subcommand, ValueEnum};
 use openvision::resolve::{cached, resolve};
 use openvision::verify::verify;
@@ -140,10 +141,10 @@ fn list(common: &Common, family: Option<&str>) -> Result<Ending, Error> {
         )));
     }
     if !common.json {
-        println!(
+        say(format!(
             "{:28} {:>6} {:>5} {:>6} {:>14} {:>14} {:>7}  cached",
             "name", "pixels", "patch", "width", "image", "total", "GFLOP"
-        );
+        ))?;
     }
     for entry in chosen {
         let config = &entry.config;
@@ -152,11 +153,11 @@ fn list(common: &Common, family: Option<&str>) -> Result<Ending, Error> {
             let mut line = summary(config);
             line["hub_id"] = json!(entry.hub_id);
             line["cached"] = json!(folder.is_some());
-            println!("{line}");
+            say(line)?;
             continue;
         }
         let counts = config.parameters();
-        println!(
+        say(format!(
             "{:28} {:>6} {:>5} {:>6} {:>14} {:>14} {:>7.1}  {}",
             entry.name,
             config.image.height,
@@ -166,7 +167,7 @@ fn list(common: &Common, family: Option<&str>) -> Result<Ending, Error> {
             counts.total,
             config.flops().image as f64 / 1e9,
             if folder.is_some() { "yes" } else { "-" },
-        );
+        ))?;
     }
     Ok(Ending::Done)
 }
@@ -230,34 +231,34 @@ impl Named {
 
     fn print(&self, facts: &Value) -> Result<Ending, Error> {
         if self.common.json {
-            println!("{facts}");
+            say(facts)?;
             return Ok(Ending::Done);
         }
         for (name, value) in facts.as_object().into_iter().flatten() {
             match (name.as_str(), value) {
                 (_, Value::Null) => {}
                 ("tensors", Value::Array(all)) => {
-                    println!("tensors            {}", all.len());
+                    say(format!("tensors            {}", all.len()))?;
                     for tensor in all {
                         let name = tensor["name"].as_str().unwrap_or("").escape_debug();
-                        println!("  {name} {} {}", tensor["dtype"], tensor["shape"]);
+                        say(format!("  {name} {} {}", tensor["dtype"], tensor["shape"]))?;
                     }
                 }
                 ("metadata", Value::Object(all)) if all.is_empty() => {}
                 ("metadata", Value::Object(all)) => {
-                    println!("metadata           {}", all.len());
+                    say(format!("metadata           {}", all.len()))?;
                     for (key, value) in all {
-                        println!("  {} = {}", key.escape_debug(), cut(value.as_str().unwrap_or("")));
+                        say(format!("  {} = {}", key.escape_debug(), cut(value.as_str().unwrap_or(""))))?;
                     }
                 }
                 ("ignored", Value::Array(all)) if all.is_empty() => {}
                 ("notes", Value::Array(all)) => {
                     for note in all {
-                        println!("note               {}", note.as_str().unwrap_or(""));
+                        say(format!("note               {}", note.as_str().unwrap_or("")))?;
                     }
                 }
-                (_, Value::String(text)) => println!("{name:18} {text}"),
-                _ => println!("{name:18} {value}"),
+                (_, Value::String(text)) => say(format!("{name:18} {text}"))?,
+                _ => say(format!("{name:18} {value}"))?,
             }
         }
         Ok(Ending::Done)
@@ -266,11 +267,11 @@ impl Named {
     fn verify(&self) -> Result<Ending, Error> {
         let report = verify(&self.path()?, &self.common.options(true, true), &pool(self.common.threads()?));
         if self.common.json {
-            println!("{}", json!(report));
+            say(json!(report))?;
         } else {
-            report.checked.iter().for_each(|line| println!("ok       {line}"));
-            report.problems.iter().for_each(|line| println!("problem  {line}"));
-            println!("{}", if report.ok { "the model is fine" } else { "the model is NOT fine" });
+            report.checked.iter().try_for_each(|line| say(format!("ok       {line}")))?;
+            report.problems.iter().try_for_each(|line| say(format!("problem  {line}")))?;
+            say(if report.ok { "the model is fine" } else { "the model is NOT fine" })?;
         }
         Ok(if report.ok { Ending::Done } else { Ending::NotOk })
     }
@@ -303,7 +304,14 @@ fn tensors(checkpoint: &Checkpoint) -> Value {
 
 impl Convert {
     fn run(self) -> Result<Ending, Error> {
-        let description = describe(&resolve(&self.name)?, false)?;
+        let path = resolve(&self.name)?;
+        let description = describe(&path, false)?;
+        let from = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(Path::new("")) };
+        let real = |folder: &Path| folder.join(".").canonicalize().ok();
+        if real(from).is_some_and(|from| Some(from) == real(&self.out)) {
+            let problem = "the model lies here, and would be overwritten: name another folder";
+            return Err(Error::Usage(format!("{}: {problem}", self.out.display())));
+        }
         let precision = self.precision.map(|stored| match stored {
             Stored::F32 => DType::F32,
             Stored::F16 => DType::F16,
@@ -348,7 +356,7 @@ fn read_config(path: &Path) -> Result<ModelConfig, Error> {
 
 fn done(as_json: bool, folder: &Path) -> Result<Ending, Error> {
     if as_json {
-        println!("{}", json!({ "written": folder.display().to_string() }));
+        say(json!({ "written": folder.display().to_string() }))?;
     } else {
         eprintln!("written: {}", folder.display());
     }

@@ -9,6 +9,11 @@ use openvision::pictures::ItemError;
 use serde_json::{Value, json};
 use std::io::{BufWriter, IsTerminal, Stdout, Write};
 
+/// A line on standard output of a command without inputs.
+pub(crate) fn say(text: impl std::fmt::Display) -> Result<(), Error> {
+    writeln!(std::io::stdout(), "{text}").map_err(Error::Stdout)
+}
+
 /// The voice of a command.
 pub(crate) struct Report {
     out: BufWriter<Stdout>,
