@@ -246,11 +246,27 @@ fn folder(path: &Path, files: &mut Vec<Input>) -> Result<(), Error> {
 /// # Errors
 /// It cannot be read or is not UTF-8.
 pub fn lines(path: &str) -> Result<Vec<String>, Error> {
-    let text = if path == "-" {
-        std::io::read_to_string(std::io::stdin().lock().take(LONGEST_LIST)).map_err(Error::Stdin)?
+    let mut bytes = Vec::new();
+    let name = if path == "-" {
+        std::io::stdin().lock().take(LONGEST_LIST + 1).read_to_end(&mut bytes).map_err(Error::Stdin)?;
+        "standard input"
     } else {
-        std::fs::read_to_string(path).map_err(Error::file(path))?
+        let file = std::fs::File::open(path).map_err(Error::file(path))?;
+        file.take(LONGEST_LIST + 1).read_to_end(&mut bytes).map_err(Error::file(path))?;
+        path
     };
+    let unfit = |problem: String| {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, problem);
+        Error::File { path: name.into(), source }
+    };
+    if bytes.len() as u64 > LONGEST_LIST {
+        return Err(unfit("more than 1 GiB of lines; split it".into()));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let end = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..end].iter().filter(|byte| **byte == b'\n').count() + 1;
+        unfit(format!("line {line} is not UTF-8; save it as UTF-8 text"))
+    })?;
     Ok(text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 

@@ -121,7 +121,8 @@ pub struct Run<'a> {
     pub interrupt: &'a Interrupt,
 }
 
-/// Holds outcomes back until all earlier ones are there.
+/// Holds outcomes back until all earlier ones are there. Of an interrupted run, the few after a gap are left out: given
+/// out, they would stand before the missing ones for good once the run is resumed.
 struct InOrder<'a> {
     next: usize,
     waiting: BTreeMap<usize, Outcome>,
@@ -137,15 +138,6 @@ impl InOrder<'_> {
                 self.failed = (self.emit)(self.next, outcome).err();
             }
             self.next += 1;
-        }
-    }
-
-    /// Gives out what is left, in order, although something before it never came (the run was interrupted).
-    fn finish(&mut self) {
-        for (index, outcome) in std::mem::take(&mut self.waiting) {
-            if self.failed.is_none() {
-                self.failed = (self.emit)(index, outcome).err();
-            }
         }
     }
 }
@@ -243,9 +235,8 @@ impl Run<'_> {
             Kind::Text => self.model.text()?,
         };
         encoder.run(self.model.pool(), &pass);
-        let mut order = lock(&order);
-        order.finish();
-        order.failed.take().map_or(Ok(()), Err)
+        let failed = lock(&order).failed.take();
+        failed.map_or(Ok(()), Err)
     }
 
     fn until(&self) -> Until {

@@ -277,7 +277,7 @@ impl NameLayout {
             ("v.blk.", "an image tower for llama.cpp (mmproj)"),
         ];
         let found = known.iter().find(|(prefix, _)| any(prefix)).map(|(_, what)| *what);
-        let first: Vec<&str> = names.clone().take(5).collect();
+        let first: Vec<String> = names.clone().take(5).map(|name| name.escape_debug().to_string()).collect();
         Err(match found {
             Some(what) => format!("this is {what}, which cannot be read yet"),
             None => format!("no known layout; its first tensors are {}", first.join(", ")),

@@ -49,7 +49,7 @@ pub(crate) struct Captions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=256))]
     batch: Option<u64>,
     /// Inputs are WebDataset shards: write them again with each caption as the entry SAMPLE.K.txt
-    #[arg(long, value_name = "K", requires = "out")]
+    #[arg(long, value_name = "K", requires = "out", value_parser = entry_key)]
     write_key: Option<String>,
     /// With --write-key: the folder of the new shards
     #[arg(long, short, value_name = "FOLDER", requires = "write_key")]
@@ -57,6 +57,15 @@ pub(crate) struct Captions {
     /// With --write-key: leave out shards that are already in --out
     #[arg(long, requires = "write_key")]
     resume: bool,
+}
+
+/// A key that shards can be read back by: parts apart by dots, of what names of files are made of everywhere.
+fn entry_key(key: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    if key.split('.').all(|part| !part.is_empty() && part.chars().all(plain)) && key.len() <= 64 {
+        return Ok(key.to_owned());
+    }
+    Err("a key is letters, digits, '_' and '-', such as synthetic; at most 64 bytes".into())
 }
 
 impl Captions {

@@ -161,6 +161,7 @@ impl Sweep {
         }
         mark_best(&mut points);
         self.print(&points)?;
+        failed += points.iter().map(|point| point.measured.accuracy.failed).sum::<usize>();
         Ok(if failed > 0 { Ending::SomeFailed } else { Ending::Done })
     }
 

@@ -309,7 +309,14 @@ fn tensors(checkpoint: &Checkpoint) -> Value {
 
 impl Convert {
     fn run(self) -> Result<Ending, Error> {
-        let description = describe(&resolve(&self.name)?, false)?;
+        let path = resolve(&self.name)?;
+        let description = describe(&path, false)?;
+        let from = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(Path::new("")) };
+        let real = |folder: &Path| folder.join(".").canonicalize().ok();
+        if real(from).is_some_and(|from| Some(from) == real(&self.out)) {
+            let problem = "the model lies here, and would be overwritten: name another folder";
+            return Err(Error::Usage(format!("{}: {problem}", self.out.display())));
+        }
         let precision = self.precision.map(|stored| match stored {
             Stored::F32 => DType::F32,
             Stored::F16 => DType::F16,

@@ -239,6 +239,10 @@ fn captions_go_back_into_shards() {
     std::fs::remove_file(folder.path().join("out/a.tar")).unwrap();
     openvision(&[&arguments[..], &["--resume"]].concat()).expect(3);
     assert_eq!(std::fs::read(folder.path().join("out/a.tar")).unwrap(), first);
+    for key in ["", ".a", "a.", "a..b", "a/b", "a\nb", "../a"] {
+        let ran = openvision(&["caption", "-m", &model, &shard, "--write-key", key, "--out", &at("keys")]).expect(2);
+        assert!(ran.stderr.contains("letters, digits"), "{key:?}: {}", ran.stderr);
+    }
     // A shard that has the field already, one that is cut, and a picture file are refused whole.
     std::fs::write(at("cut.tar"), &first[..first.len() / 2]).unwrap();
     for (input, key, message) in [

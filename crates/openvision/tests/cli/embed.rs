@@ -228,7 +228,8 @@ fn ctrl_c_keeps_finished_work_and_resume_goes_on() {
     let pictures = folder.path().join("many");
     std::fs::create_dir(&pictures).unwrap();
     for i in 0..400 {
-        std::fs::copy(photo("chelsea.png"), pictures.join(format!("{i:03}.png"))).unwrap();
+        let name = if i % 2 == 0 { "chelsea.png" } else { "coffee.jpg" };
+        std::fs::copy(photo(name), pictures.join(format!("{i:03}.png"))).unwrap();
     }
     let pictures = pictures.display().to_string();
     let (whole, cut) = (folder.path().join("whole.npy"), folder.path().join("cut.npy"));
@@ -265,6 +266,8 @@ fn ctrl_c_keeps_finished_work_and_resume_goes_on() {
     assert!(resumed.stderr.contains("from an earlier run"), "{}", resumed.stderr);
     crate::support::Ran::from(run(&whole, &[]).output().unwrap()).expect(0);
     assert_eq!(std::fs::read(&cut).unwrap(), std::fs::read(&whole).unwrap());
+    let inputs = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert!(inputs("cut.npy.json") == inputs("whole.npy.json"), "the order of the inputs");
     assert!(!folder.path().join("cut.npy.partial").exists());
 }
 
@@ -282,6 +285,11 @@ fn resume_refuses_another_model() {
     assert!(ran.stderr.contains("another model"), "{}", ran.stderr);
 }
 
+#[cfg(target_os = "linux")]
+fn full() -> std::fs::File {
+    std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap()
+}
+
 /// A disk that takes no more: a clear error, and what was written stays usable.
 #[cfg(target_os = "linux")]
 #[test]
@@ -295,6 +303,11 @@ fn a_full_disk_is_a_clear_error() {
     let ran = crate::support::Ran::from(output).expect(1);
     assert!(ran.stderr.contains("rows.f32") || ran.stderr.contains("inputs.jsonl"), "{}", ran.stderr);
     assert!(!std::path::Path::new(&out).exists());
+    for what in [&["list"][..], &["show", &small_model()], &["verify", &small_model()]] {
+        let mut command = command(&[&["models"], what].concat());
+        let ran = crate::support::Ran::from(command.stdout(full()).output().unwrap()).expect(1);
+        assert!(ran.stderr.contains("standard output"), "{}", ran.stderr);
+    }
     openvision(&["embed", "-m", &small_model(), &photos, "--out", &out, "--resume"]).expect(0);
     assert_eq!(npy(&std::fs::read(&out).unwrap()).0, [photo_count(), 48]);
 }

@@ -236,6 +236,24 @@ fn rounded_weights_are_half_the_size_and_load() {
     }
 }
 
+/// A model is not overwritten by its own conversion, however its folder is named.
+#[test]
+fn a_conversion_into_the_models_own_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own").display().to_string();
+    openvision(&["models", "convert", &small_model(), &own, "--to", "openvision"]).expect(0);
+    let weights = format!("{own}/model.safetensors");
+    let before = std::fs::read(&weights).unwrap();
+    for (from, out) in [(own.clone(), own.clone()), (weights.clone(), format!("{own}/../own/"))] {
+        for to in ["openvision", "open_clip", "onnx"] {
+            let ran = openvision(&["models", "convert", &from, &out, "--to", to, "--precision", "bf16"]).expect(2);
+            assert!(ran.stderr.contains("another folder"), "{}", ran.stderr);
+        }
+    }
+    assert_eq!(std::fs::read(&weights).unwrap(), before);
+    assert_eq!(std::fs::read_dir(&own).unwrap().count(), 2);
+}
+
 #[test]
 fn init_is_reproducible_and_refuses_nonsense() {
     let folder = tempfile::tempdir().unwrap();
