@@ -86,6 +86,22 @@ impl Content {
     }
 }
 
+/// What an earlier run finished, and how often: an input that is named twice gives two rows.
+struct Finished(BTreeMap<Entry, usize>);
+
+impl Finished {
+    fn new(entries: &[Entry]) -> Self {
+        let mut counts = BTreeMap::new();
+        entries.iter().for_each(|entry| *counts.entry(entry.clone()).or_default() += 1);
+        Self(counts)
+    }
+
+    /// Whether this occurrence of an input is there already.
+    fn take(&mut self, entry: &Entry) -> bool {
+        self.0.get_mut(entry).filter(|left| **left > 0).map(|left| *left -= 1).is_some()
+    }
+}
+
 impl Job<'_> {
     /// What the vectors will be: their shape and fingerprints.
     ///
@@ -127,16 +143,17 @@ impl Job<'_> {
     ///
     /// # Errors
     /// The model does not fit, or `take` failed. Broken inputs are counted, not errors.
-    pub fn run(&self, finished: &BTreeSet<Entry>, take: Take) -> Result<Summary, Error> {
+    pub fn run(&self, finished: &[Entry], take: Take) -> Result<Summary, Error> {
         let mut summary = Summary::default();
-        self.pictures(finished, take, &mut summary)?;
-        self.texts(finished, take, &mut summary)?;
+        let mut finished = Finished::new(finished);
+        self.pictures(&mut finished, take, &mut summary)?;
+        self.texts(&mut finished, take, &mut summary)?;
         Ok(summary)
     }
 
-    fn pictures(&self, finished: &BTreeSet<Entry>, take: Take, summary: &mut Summary) -> Result<(), Error> {
+    fn pictures(&self, finished: &mut Finished, take: Take, summary: &mut Summary) -> Result<(), Error> {
         let entry = |file: &Input| Entry { kind: "image".into(), input: file.name().into_owned() };
-        let left: Vec<Input> = self.files.iter().filter(|file| !finished.contains(&entry(file))).cloned().collect();
+        let left: Vec<Input> = self.files.iter().filter(|file| !finished.take(&entry(file))).cloned().collect();
         summary.skipped += self.files.len() - left.len();
         if left.is_empty() {
             return Ok(());
@@ -150,9 +167,9 @@ impl Job<'_> {
         })
     }
 
-    fn texts(&self, finished: &BTreeSet<Entry>, take: Take, summary: &mut Summary) -> Result<(), Error> {
+    fn texts(&self, finished: &mut Finished, take: Take, summary: &mut Summary) -> Result<(), Error> {
         let entry = |text: &String| Entry { kind: "text".into(), input: text.clone() };
-        let left: Vec<&String> = self.texts.iter().filter(|text| !finished.contains(&entry(text))).collect();
+        let left: Vec<&String> = self.texts.iter().filter(|text| !finished.take(&entry(text))).collect();
         summary.skipped += self.texts.len() - left.len();
         if left.is_empty() || self.interrupt.is_set() {
             return Ok(());
@@ -174,7 +191,7 @@ impl Job<'_> {
     /// # Errors
     /// As [`Job::run`]; what was finished before an error stays in the journal.
     pub fn run_into(&self, journal: &mut Journal, report: Take) -> Result<Summary, Error> {
-        let finished: BTreeSet<Entry> = journal.entries().iter().cloned().collect();
+        let finished = journal.entries().to_vec();
         self.run(&finished, &mut |entry, outcome| {
             if let Ok(values) = outcome {
                 journal.push(entry.clone(), values)?;

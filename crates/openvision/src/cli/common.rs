@@ -6,7 +6,7 @@ use openvision::interrupt::Interrupt;
 use openvision::{Error, LoadOptions, Model, pool, resolve};
 use openvision_io::image::Limits;
 use openvision_io::weights::DType;
-use openvision_model::config::ActivationName;
+use openvision_model::config::{ActivationName, Family};
 use std::path::PathBuf;
 
 /// Arithmetic of a forward pass.
@@ -110,6 +110,9 @@ impl Common {
         let path = self.model_path()?;
         let started = std::time::Instant::now();
         let model = Model::load(&path, options, pool(self.threads()?))?;
+        if self.gelu.is_some() && model.config.family != Family::Siglip {
+            return Err(Error::Usage("--gelu chooses among the readings of SigLIP models; this is none".into()));
+        }
         if !self.quiet {
             for note in &model.notes {
                 self.note(note);

@@ -7,7 +7,6 @@ use clap::Args;
 use openvision::embed::{Content, Job, Summary};
 use openvision::output::{Entry, Format, Journal, Meta, json_line};
 use openvision::{Error, inputs};
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -72,7 +71,7 @@ impl Embed {
         let meta = job.meta()?;
         let summary = match &self.out {
             Some(out) => self.to_file(&job, Journal::open(out, meta, self.resume)?, &mut report)?,
-            None => job.run(&BTreeSet::new(), &mut |entry, outcome| {
+            None => job.run(&[], &mut |entry, outcome| {
                 report.tick();
                 match outcome {
                     Ok(values) if report.is_json() => report.line(json_line(entry, &meta, values)),

@@ -271,6 +271,35 @@ fn ctrl_c_keeps_finished_work_and_resume_goes_on() {
     assert!(!folder.path().join("cut.npy.partial").exists());
 }
 
+/// An input that is named twice has two rows, after an interruption between them too.
+#[test]
+fn resume_counts_inputs_that_are_named_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (once, twice) = (photo("china.jpg"), at("twice.npy"));
+    let run = |out: &str, inputs: &[&str], extra: &[&str]| {
+        let model = small_model();
+        openvision(&[&["embed", "-m", &model, "--out", out], inputs, extra].concat()).expect(0)
+    };
+    run(&twice, &[&once, &once, &photo("coffee.jpg")], &[]);
+    run(&at("first.npy"), &[&once], &[]);
+    // What a run leaves that was killed after its first row.
+    let ended = at("cut.npy");
+    std::fs::create_dir(at("cut.npy.partial")).unwrap();
+    let (_, row) = npy(&std::fs::read(at("first.npy")).unwrap());
+    let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
+    std::fs::write(at("cut.npy.partial/rows.f32"), bytes).unwrap();
+    let entry = serde_json::json!({ "kind": "image", "input": once });
+    std::fs::write(at("cut.npy.partial/inputs.jsonl"), format!("{entry}\n")).unwrap();
+    let facts: serde_json::Value = serde_json::from_slice(&std::fs::read(at("first.npy.json")).unwrap()).unwrap();
+    let meta = serde_json::json!({
+        "version": 1, "shape": [48], "content": "unit", "fingerprints": { "image": facts["meta"]["fingerprints"]["image"] },
+    });
+    std::fs::write(at("cut.npy.partial/meta.json"), meta.to_string()).unwrap();
+    run(&ended, &[&once, &once, &photo("coffee.jpg")], &["--resume"]);
+    assert_eq!(std::fs::read(&ended).unwrap(), std::fs::read(&twice).unwrap());
+}
+
 /// A journal of another model is refused by name.
 #[test]
 fn resume_refuses_another_model() {

@@ -91,6 +91,10 @@ fn sweep_compares_models_sizes_and_precisions() {
     let ran = openvision(&["eval", "sweep", &data, "--models", &two, "--json"]).expect(3);
     assert_eq!(ran.json_lines().len(), 1);
     assert!(ran.stderr.contains("nowhere"), "{}", ran.stderr);
+    // Neither does a broken picture, and the code says that there was one.
+    std::fs::write(folder.path().join(CLASSES[0].0).join("broken.jpg"), b"").unwrap();
+    let ran = openvision(&["eval", "sweep", &data, "--models", &model, "--image-sizes", "96", "--json"]).expect(3);
+    assert_eq!(ran.json_lines()[0]["failed"], 1);
 }
 
 /// Rounding at load gives what a converted folder gives.

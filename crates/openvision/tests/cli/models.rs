@@ -104,6 +104,8 @@ fn siglips_gelu_can_be_chosen() {
     assert_ne!(fingerprint(&got), fingerprint(&other));
     let shown = openvision(&["models", "show", &model]).expect(0).stdout;
     assert!(shown.contains("tanh GELU in the image tower"), "{shown}");
+    let other = openvision(&["embed", "-m", &small_model(), &photo("china.jpg"), "--gelu", "erf"]).expect(2);
+    assert!(other.stderr.contains("SigLIP"), "{}", other.stderr);
 }
 
 #[test]
