@@ -163,12 +163,12 @@ impl<'a> Job<'a> {
     /// shard appears whole or not at all. `take` hears of every sample, by its number in the shard.
     ///
     /// # Errors
-    /// The shard cannot be opened or written, has the field already, or `take` failed. Samples without a readable
-    /// picture are copied as they are.
+    /// [`Error::Shard`] where the shard cannot be read whole or has the field already; the file cannot be written, or
+    /// `take` failed. Samples without a readable picture are copied as they are.
     pub fn shard(&self, from: &Path, to: &Path, write_key: &str, take: Take) -> Result<Summary, Error> {
-        let tar = Arc::new(Tar::open(from).map_err(|error| Error::Usage(error.to_string()))?);
+        let tar = Arc::new(Tar::open(from).map_err(|error| Error::Shard(error.to_string()))?);
         if let Some(defect) = tar.defects().first() {
-            return Err(Error::Usage(format!("{defect}; nothing was written")));
+            return Err(Error::Shard(defect.to_string()));
         }
         let field = field_of(write_key);
         let samples: Vec<Sample> = tar.samples().collect();
@@ -197,7 +197,7 @@ impl<'a> Job<'a> {
         (field, text): (&str, &str),
         writer: &mut ShardWriter,
     ) -> Result<(), Error> {
-        let read = |entry| tar.read(entry, u64::MAX).map_err(|error| Error::Usage(error.to_string()));
+        let read = |entry| tar.read(entry, u64::MAX).map_err(|error| Error::Shard(error.to_string()));
         let data = sample.fields.iter().map(|field| read(field.entry)).collect::<Result<Vec<_>, _>>()?;
         let mut fields: Vec<(&str, &[u8])> =
             std::iter::zip(&sample.fields, &data).map(|(field, data)| (&*field.extension, &data[..])).collect();
@@ -225,7 +225,7 @@ impl From<ShardError> for Error {
     fn from(error: ShardError) -> Self {
         match error {
             ShardError::Write(error) => Error::Write(error),
-            other => Error::Usage(other.to_string()),
+            other => Error::Shard(other.to_string()),
         }
     }
 }

@@ -33,6 +33,9 @@ pub enum Error {
     /// Standard input could not be read.
     #[error("standard input: {0}")]
     Stdin(std::io::Error),
+    /// A shard cannot be read, or captions cannot be written into it; other shards can.
+    #[error("{0}; nothing was written")]
+    Shard(String),
     /// The command line asks for something that cannot be.
     #[error("{0}")]
     Usage(String),

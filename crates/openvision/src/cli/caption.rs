@@ -145,10 +145,17 @@ impl Captions {
         let job = Job::new(model, options, &interrupt)?;
         let mut report = Report::new(&self.common, shards.len());
         for (from, to) in shards {
-            let summary = job.shard(from, to, key, &mut |number, caption| match caption {
+            let written = job.shard(from, to, key, &mut |number, caption| match caption {
                 Ok(_) => Ok(()),
                 Err(error) => report.failure(&format!("{} sample {number}", from.display()), error),
-            })?;
+            });
+            let summary = match written {
+                Err(error @ Error::Shard(_)) => {
+                    report.failed(&from.display().to_string(), "bad_shard", &error.to_string())?;
+                    continue;
+                }
+                other => other?,
+            };
             if interrupt.is_set() {
                 report.remark(format!("interrupted in {}; the same command with --resume goes on", from.display()));
                 break;

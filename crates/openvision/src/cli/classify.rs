@@ -26,8 +26,8 @@ pub(crate) struct Classify {
     #[arg(long, short, value_name = "SET", default_value = "simple")]
     templates: String,
     /// Labels to show of each picture
-    #[arg(long, short = 'k', value_name = "K", default_value_t = 1)]
-    top: usize,
+    #[arg(long, short = 'k', value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    top: u64,
 }
 
 impl Classify {
@@ -47,7 +47,7 @@ impl Classify {
             report.tick();
             match outcome {
                 Ok(embedding) => {
-                    let top = classifier.classify(&embedding, self.top);
+                    let top = classifier.classify(&embedding, self.top as usize);
                     if report.is_json() {
                         report.object(&json!({ "input": input, "top": top }))
                     } else {

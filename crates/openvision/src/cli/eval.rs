@@ -162,7 +162,11 @@ impl Sweep {
         mark_best(&mut points);
         self.print(&points)?;
         failed += points.iter().map(|point| point.measured.accuracy.failed).sum::<usize>();
-        Ok(if failed > 0 { Ending::SomeFailed } else { Ending::Done })
+        Ok(match (points.is_empty(), failed) {
+            (true, _) => Ending::NotOk,
+            (false, 0) => Ending::Done,
+            (false, _) => Ending::SomeFailed,
+        })
     }
 
     fn measure(

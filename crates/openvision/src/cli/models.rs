@@ -317,6 +317,7 @@ impl Convert {
             let problem = "the model lies here, and would be overwritten: name another folder";
             return Err(Error::Usage(format!("{}: {problem}", self.out.display())));
         }
+        must_be_free(&self.out)?;
         let precision = self.precision.map(|stored| match stored {
             Stored::F32 => DType::F32,
             Stored::F16 => DType::F16,
@@ -346,8 +347,32 @@ impl Init {
             Some(entry) => entry.config.clone(),
             None => read_config(Path::new(&self.config))?,
         };
+        must_be_free(&self.out)?;
         init::write(&config, self.seed, &self.out)?;
         done(self.json, &self.out)
+    }
+}
+
+/// Refuses a folder with files of a model: what is new and what is old would be read as one.
+fn must_be_free(folder: &Path) -> Result<(), Error> {
+    const FILES: [&str; 10] = [
+        "config.json",
+        "open_clip_config.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "open_clip_model.safetensors",
+        "open_clip_pytorch_model.bin",
+        "pytorch_model.bin",
+        "caption_decoder.safetensors",
+        "image.onnx",
+        "text.onnx",
+    ];
+    match FILES.iter().find(|name| folder.join(name).exists()) {
+        Some(name) => {
+            let problem = format!("{}: holds a model already ({name}): name another folder", folder.display());
+            Err(Error::Usage(problem))
+        }
+        None => Ok(()),
     }
 }
 

@@ -60,10 +60,15 @@ impl Report {
 
     /// An input failed: on standard error, and as JSON where that is spoken.
     pub(crate) fn failure(&mut self, input: &str, error: &ItemError) -> Result<(), Error> {
+        self.failed(input, error.code(), &error.to_string())
+    }
+
+    /// As [`Report::failure`], with a code and a message.
+    pub(crate) fn failed(&mut self, input: &str, code: &str, message: &str) -> Result<(), Error> {
         self.failed += 1;
-        self.bar.suspend(|| eprintln!("error: {error}"));
+        self.bar.suspend(|| eprintln!("error: {message}"));
         if self.json {
-            self.object(&json!({ "input": input, "error": { "code": error.code(), "message": error.to_string() } }))?;
+            self.object(&json!({ "input": input, "error": { "code": code, "message": message } }))?;
         }
         Ok(())
     }

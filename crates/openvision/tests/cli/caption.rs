@@ -245,14 +245,18 @@ fn captions_go_back_into_shards() {
     }
     // A shard that has the field already, one that is cut, and a picture file are refused whole.
     std::fs::write(at("cut.tar"), &first[..first.len() / 2]).unwrap();
-    for (input, key, message) in [
-        (at("out/a.tar"), "synthetic", "has this field already"),
-        (at("cut.tar"), "k", "cut off"),
-        (photo("china.jpg"), "k", "takes .tar shards"),
+    for (input, key, message, code) in [
+        (at("out/a.tar"), "synthetic", "has this field already", 3),
+        (at("cut.tar"), "k", "cut off", 3),
+        (photo("china.jpg"), "k", "takes .tar shards", 2),
     ] {
         let other = at("other");
-        let ran = openvision(&["caption", "-m", &model, &input, "--write-key", key, "--out", &other]).expect(2);
+        let ran = openvision(&["caption", "-m", &model, &input, "--write-key", key, "--out", &other]).expect(code);
         assert!(ran.stderr.contains(message), "{message}: {}", ran.stderr);
         assert!(!folder.path().join("other/a.tar").exists() && !folder.path().join("other/cut.tar").exists());
     }
+    // A broken shard does not keep the others from being done.
+    let (cut, other) = (at("cut.tar"), at("other"));
+    openvision(&["caption", "-m", &model, &cut, &shard, "--write-key", "k", "--out", &other]).expect(3);
+    assert!(folder.path().join("other/a.tar").exists());
 }

@@ -254,6 +254,16 @@ fn a_conversion_into_the_models_own_folder_is_refused() {
     }
     assert_eq!(std::fs::read(&weights).unwrap(), before);
     assert_eq!(std::fs::read_dir(&own).unwrap().count(), 2);
+    // Nor is a folder that holds another model: the two would be read as one.
+    let out = folder.path().join("taken").display().to_string();
+    openvision(&["models", "convert", &small_model(), &out, "--to", "openvision"]).expect(0);
+    for again in [
+        vec!["models", "convert", &tiny_model(), &out, "--to", "open_clip"],
+        vec!["models", "init", "openvision/tiny-16-160", &out],
+    ] {
+        let ran = openvision(&again).expect(2);
+        assert!(ran.stderr.contains("holds a model already (config.json)"), "{}", ran.stderr);
+    }
 }
 
 #[test]
