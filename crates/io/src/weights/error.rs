@@ -137,7 +137,7 @@ pub enum HeaderError {
 pub enum IndexError {
     #[error("index of {len} bytes, the limit is {limit}", limit = super::MAX_HEADER)]
     TooLarge { len: u64 },
-    #[error("index: {message}")]
+    #[error("index: {message} (a model is named by its folder or its weights, not by its configuration)")]
     Json { message: String },
     #[error("index: shard name \"{shard}\" is not a plain file name")]
     BadShardName { shard: Foreign },

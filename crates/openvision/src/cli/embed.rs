@@ -19,7 +19,8 @@ pub(crate) struct Embed {
     common: Common,
     #[command(flatten)]
     pictures: Pictures,
-    /// Embed texts too, one a line of this file (- for standard input), or a column of a .parquet table
+    /// Embed texts too, one a line of this file (- for standard input; empty lines are left out), or a column of a
+    /// .parquet table
     #[arg(long, value_name = "FILE")]
     texts: Option<String>,
     /// Column of a .parquet table of texts
@@ -52,6 +53,9 @@ impl Embed {
         }
         let texts =
             self.texts.as_deref().map(|path| inputs::texts(path, &self.text_column)).transpose()?.unwrap_or_default();
+        if let (Some(path), true, true) = (&self.texts, texts.is_empty(), self.pictures.inputs.is_empty()) {
+            return Err(Error::Usage(format!("--texts {path}: no text in it")));
+        }
         let files = match (self.pictures.inputs.is_empty(), texts.is_empty()) {
             (true, false) => Vec::new(),
             _ => self.pictures.files()?,
