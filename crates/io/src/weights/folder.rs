@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Foreign, WeightsError};
 
-/// In order of preference. Our own folders have `model.safetensors`.
-const PREFERRED: [&str; 13] = [
+/// Names of weights in a folder, in order of preference. Our own folders have `model.safetensors`.
+pub const PREFERRED: [&str; 13] = [
     "open_clip_model.safetensors",
     "open_clip_model.safetensors.index.json",
     "open_clip_pytorch_model.safetensors",
@@ -23,8 +23,8 @@ const PREFERRED: [&str; 13] = [
 ];
 /// Otherwise the first file by name with the first of these endings that occurs.
 const ENDINGS: [&str; 8] = [".safetensors", ".index.json", ".bin", ".pth", ".pt", ".ckpt", ".npz", ".gguf"];
-/// Beside weights in training folders; not weights.
-const NOT_WEIGHTS: [&str; 5] = ["optimizer", "scheduler", "training_args", "rng_state", "scaler"];
+/// What names of files begin with that lie beside weights in training folders and are none.
+pub const NOT_WEIGHTS: [&str; 5] = ["optimizer", "scheduler", "training_args", "rng_state", "scaler"];
 
 /// The file to open in `folder`.
 pub(super) fn find(folder: &Path) -> Result<PathBuf, WeightsError> {

@@ -29,6 +29,7 @@ pub use dtype::{DType, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, narrow_
 pub use error::{
     Foreign, GgufError, HeaderError, IndexError, NpyError, PickleError, TorchError, WeightsError, ZipError,
 };
+pub use folder::{NOT_WEIGHTS, PREFERRED};
 pub use gguf::GgufValue;
 pub use safetensors_write::{SafeTensorsWriter, TensorData, write_safetensors};
 

@@ -1,7 +1,7 @@
 //! OpenVision 2: the caption decoder against its reference (tools/peers/openvision2_decoder.py) and the golden numbers of
 //! openvision.md 1.4; vision-only towers.
 
-use crate::support::{Golden, goldens, pool};
+use crate::support::{Golden, goldens, hashed, pool};
 use openvision_io::weights::{DType, TensorInfo, WeightsError};
 use openvision_kernels::Isa;
 use openvision_model::caption::{Captioner, Generated, Picture, Strategy};
@@ -15,19 +15,6 @@ struct Formula {
     scale: f32,
     /// The head's row of the end is that of this word, enlarged.
     end_like: Option<usize>,
-}
-
-/// u of openvision.md 1.4, from -0.5 to 0.5, for stream `t`.
-fn formula(t: u32, count: usize) -> impl Iterator<Item = f64> {
-    (0..count as u32).map(move |i| {
-        let mut h = i.wrapping_add(t.wrapping_mul(0x9E37_79B9));
-        h ^= h >> 16;
-        h = h.wrapping_mul(0x7feb_352d);
-        h ^= h >> 15;
-        h = h.wrapping_mul(0x846c_a68b);
-        h ^= h >> 16;
-        f64::from(h) / 4_294_967_296.0 - 0.5
-    })
 }
 
 impl Formula {
@@ -52,7 +39,7 @@ impl Tensors for Formula {
     fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), WeightsError> {
         let place = self.infos.iter().position(|info| info.name == name).unwrap();
         let norm = name.contains("ln_") && name.ends_with("weight");
-        for (value, u) in out.iter_mut().zip(formula(place as u32 + 1, self.infos[place].elements())) {
+        for (value, u) in out.iter_mut().zip(hashed(place as u32 + 1, self.infos[place].elements())) {
             *value = (if norm { 1.0 + 0.2 * u } else { f64::from(self.scale) * u }) as f32;
         }
         if let (Some(word), "lm_head.weight") = (self.end_like, name) {
@@ -91,7 +78,7 @@ fn scores_equal_the_golden_numbers() {
     let config = config(&serde_json::json!({
         "width": 32, "depth": 2, "num_heads": 4, "mlp_dim": 128, "vocab_size": 50, "vision_width": 24
     }));
-    let tokens: Vec<f32> = formula(1000, 5 * 24).map(|u| (4.0 * u) as f32).collect();
+    let tokens: Vec<f32> = hashed(1000, 5 * 24).map(|u| (4.0 * u) as f32).collect();
     for isa in Isa::present() {
         let weights = Formula::new(&config, 0.5, None);
         let captioner = Captioner::from_tensors(&weights, config, &on(isa), pool(2)).unwrap();

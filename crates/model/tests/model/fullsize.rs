@@ -1,6 +1,6 @@
 //! Full-size models with weights by formula: the peers' embeddings, logits and first positions of every block.
 
-use crate::support::{Formula, Golden, assert_tap, assert_unit, formula_model, pool, taps, uniform, unit};
+use crate::support::{Formula, Golden, assert_tap, assert_unit, formula_model, hashed, pool, taps, uniform, unit};
 use openvision_io::weights::{DType, TensorInfo, WeightsError};
 use openvision_model::import::names::NameLayout;
 use openvision_model::{Fill, LoadOptions, Model, Named, Tensors};
@@ -118,14 +118,6 @@ fn text_hidden_states_of_every_block() {
 /// The synthetic weights of openvision.md 1.4 (open_clip 3.3.0 in f64).
 struct Hashed(Vec<TensorInfo>);
 
-fn hashed(stream: u32, index: usize) -> f64 {
-    let mut h = (index as u32).wrapping_add(stream.wrapping_mul(0x9E37_79B9));
-    h = (h ^ (h >> 16)).wrapping_mul(0x7feb_352d);
-    h = (h ^ (h >> 15)).wrapping_mul(0x846c_a68b);
-    h ^= h >> 16;
-    f64::from(h) / 4_294_967_296.0 - 0.5
-}
-
 impl Tensors for Hashed {
     fn tensors(&self) -> &[TensorInfo] {
         &self.0
@@ -142,8 +134,8 @@ impl Tensors for Hashed {
             _ => {
                 let stream = self.0.iter().position(|info| info.name == name).unwrap() as u32 + 1;
                 let norm = name.contains("ln_") && name.ends_with("weight");
-                for (i, value) in out.iter_mut().enumerate() {
-                    let u = hashed(stream, i);
+                let count = out.len();
+                for (value, u) in out.iter_mut().zip(hashed(stream, count)) {
                     *value = if norm { 1.0 + 0.2 * u } else { 0.1 * u } as f32;
                 }
             }
@@ -177,7 +169,7 @@ fn golden_numbers_of_the_reference_for_a_loader() {
     let tensors = Hashed(infos);
     let named = Named { tensors: &tensors, layout: NameLayout::OpenClip };
     let model = Model::from_tensors(config, named, &LoadOptions::default(), pool(2)).unwrap();
-    let pixels: Vec<f32> = (0..3 * 160 * 160).map(|i| (4.0 * hashed(1000, i)) as f32).collect();
+    let pixels: Vec<f32> = hashed(1000, 3 * 160 * 160).map(|u| (4.0 * u) as f32).collect();
     near("pixels", &pixels, &[1.932036, 1.803672, 1.452575, -0.41274]);
     let embedding = model.encode_pixels(&pixels).unwrap();
     let want = [0.476460, 0.614124, -0.254604, -0.136978, 0.549804, -0.137901, -0.206582, 0.385021];

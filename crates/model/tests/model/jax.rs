@@ -1,7 +1,7 @@
 //! JAX trees in `.npz` archives: the small models' weights under their JAX names give the same bits, and a whole tree of
 //! formula weights gives what the authors' code gave.
 
-use crate::support::{Golden, goldens, pool, taps};
+use crate::support::{Golden, goldens, hashed, pool, taps};
 use openvision_io::weights::{Checkpoint, DType, TensorData, write_safetensors};
 use openvision_model::config::{Family, Positions};
 use openvision_model::import::describe;
@@ -423,19 +423,6 @@ fn broken_trees_are_refused_with_every_problem() {
         let error = describe(&path, false).err().unwrap().to_string();
         assert!(error.contains(reason), "{error}");
     }
-}
-
-/// u of openvision.md 1.4: element i of stream t.
-fn hashed(t: u32, count: usize) -> impl Iterator<Item = f64> {
-    (0..count as u32).map(move |i| {
-        let mut h = i.wrapping_add(t.wrapping_mul(0x9E37_79B9));
-        h ^= h >> 16;
-        h = h.wrapping_mul(0x7feb_352d);
-        h ^= h >> 15;
-        h = h.wrapping_mul(0x846c_a68b);
-        h ^= h >> 16;
-        f64::from(h) / 4_294_967_296.0 - 0.5
-    })
 }
 
 /// The 593 leaves of the Ti/16 training model, decoder included.

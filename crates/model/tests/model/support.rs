@@ -185,3 +185,16 @@ fn formula_config(name: &str, entry: &Value) -> ModelConfig {
     let source = open_clip::Source { place: name, model: &model, preprocess: preprocess.as_ref() };
     open_clip::config(&source, open_clip::Reading { openvision, ..open_clip::Reading::default() }).unwrap()
 }
+
+/// u of openvision.md 1.4, from -0.5 to 0.5: the first elements of stream t.
+pub(crate) fn hashed(t: u32, count: usize) -> impl Iterator<Item = f64> {
+    (0..count as u32).map(move |i| {
+        let mut h = i.wrapping_add(t.wrapping_mul(0x9E37_79B9));
+        h ^= h >> 16;
+        h = h.wrapping_mul(0x7feb_352d);
+        h ^= h >> 15;
+        h = h.wrapping_mul(0x846c_a68b);
+        h ^= h >> 16;
+        f64::from(h) / 4_294_967_296.0 - 0.5
+    })
+}

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use openvision::resolve::{cached, resolve};
 use openvision::verify::verify;
 use openvision::{Error, Model, pool};
-use openvision_io::weights::{Checkpoint, DType, TensorInfo};
+use openvision_io::weights::{Checkpoint, DType, PREFERRED, TensorInfo};
 use openvision_model::config::ModelConfig;
 use openvision_model::import::describe;
 use openvision_model::import::export::{self, Target};
@@ -355,19 +355,9 @@ impl Init {
 
 /// Refuses a folder with files of a model: what is new and what is old would be read as one.
 fn must_be_free(folder: &Path) -> Result<(), Error> {
-    const FILES: [&str; 10] = [
-        "config.json",
-        "open_clip_config.json",
-        "model.safetensors",
-        "model.safetensors.index.json",
-        "open_clip_model.safetensors",
-        "open_clip_pytorch_model.bin",
-        "pytorch_model.bin",
-        "caption_decoder.safetensors",
-        "image.onnx",
-        "text.onnx",
-    ];
-    match FILES.iter().find(|name| folder.join(name).exists()) {
+    const OTHERS: [&str; 5] =
+        ["config.json", "open_clip_config.json", "caption_decoder.safetensors", "image.onnx", "text.onnx"];
+    match OTHERS.iter().chain(&PREFERRED).find(|name| folder.join(name).exists()) {
         Some(name) => {
             let problem = format!("{}: holds a model already ({name}): name another folder", folder.display());
             Err(Error::Usage(problem))

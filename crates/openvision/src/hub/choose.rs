@@ -2,38 +2,22 @@
 
 use super::HubError;
 use openvision_io::token;
+use openvision_io::weights::{NOT_WEIGHTS, PREFERRED};
 
 /// Configurations and the caption decoder: what a model folder may hold beside its weights and its tokenizer.
 const COMPANIONS: [&str; 5] =
     ["config.json", "open_clip_config.json", "preprocessor_config.json", "text_decoder_config.json", DECODER];
 const DECODER: &str = "caption_decoder.safetensors";
 
-/// Weights in order of preference: the names of `io::weights::folder`, safetensors before torch files.
-const WEIGHTS: [&str; 13] = [
-    "open_clip_model.safetensors",
-    "open_clip_model.safetensors.index.json",
-    "open_clip_pytorch_model.safetensors",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.bin.index.json",
-    "open_clip_pytorch_model.pth",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "pytorch_model.pth",
-    "model.pth",
-    "model.pt",
-];
 /// Otherwise the first file with the first of these endings.
 const ENDINGS: [&str; 6] = [".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".npz"];
-/// Beside weights in training folders; not weights.
-const NOT_WEIGHTS: [&str; 5] = ["optimizer", "scheduler", "training_args", "rng_state", "scaler"];
-
 /// The files to download, weights last; `None` if nothing is a weights file. Folders (Orbax, ONNX, other tools' formats)
 /// are left aside.
 pub(super) fn choose(names: &[String]) -> Option<Vec<&str>> {
     let top: Vec<&str> = names.iter().map(String::as_str).filter(|name| !name.contains('/')).collect();
-    let weights = WEIGHTS.into_iter().find(|name| top.contains(name)).or_else(|| {
+    // The names that are looked for in a folder; of two formats the one without code.
+    let (first, rest): (Vec<&str>, Vec<&str>) = PREFERRED.iter().partition(|name| name.contains(".safetensors"));
+    let weights = first.into_iter().chain(rest).find(|name| top.contains(name)).or_else(|| {
         let mut others: Vec<&str> = top.clone();
         others.retain(|name| *name != DECODER && !NOT_WEIGHTS.iter().any(|prefix| name.starts_with(prefix)));
         others.sort_unstable();
