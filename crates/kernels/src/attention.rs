@@ -226,6 +226,7 @@ impl Queries<'_, '_> {
                 a_stride: queries.qkv.stride,
                 b: queries.panels.keys(head, block),
                 k: shape.head_dim,
+                start: std::ptr::null(),
                 c: queries.scratch[at * stride + block * LANES..][..(rows - 1) * stride + LANES].as_mut_ptr(),
                 c_stride: stride,
                 columns: LANES,
@@ -265,6 +266,7 @@ impl Queries<'_, '_> {
                 a_stride: stride,
                 b: queries.panels.values(head, block),
                 k: shape.tokens,
+                start: std::ptr::null(),
                 c: queries.out.data[(row + at) * queries.out.stride + column..]
                     [..(rows - 1) * queries.out.stride + columns]
                     .as_mut_ptr(),

@@ -125,10 +125,12 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// This member's part of `0..total`: parts are contiguous, in rank order, and differ by one at most.
+    /// This member's part of `0..total`: parts are contiguous, in rank order, begin at even numbers (see
+    /// [`crate::gemm::gemm_tokens`]), and differ by two at most.
     pub fn part(&self, total: usize) -> std::ops::Range<usize> {
-        let (rank, size) = (self.rank, self.size());
-        total * rank / size..total * (rank + 1) / size
+        let pairs = total.div_ceil(2);
+        let start = |rank: usize| (2 * (pairs * rank / self.size())).min(total);
+        start(self.rank)..start(self.rank + 1)
     }
 
     /// The exchange buffer of this turn, with its length, after making room where this member works alone.

@@ -4,7 +4,7 @@ use crate::exec::{Blocks, Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
 use crate::{CpuStore, LinearId, NormId, TableId};
 use openvision_kernels::act::Activation;
 use openvision_kernels::attention::{AttentionShape, attention, gather, probe_attention};
-use openvision_kernels::gemm::{Output, gemm};
+use openvision_kernels::gemm::{Output, Sequences, gemm_tokens};
 use openvision_kernels::norm::layer_norm;
 use openvision_kernels::patch::patch_row;
 use openvision_kernels::pool::Member;
@@ -196,8 +196,7 @@ impl Blocks for CpuExec<'_> {
     fn linear_add(&mut self, residual: Slot, x: Slot, linear: LinearId) -> Slot {
         let shape = self.arena.shape(residual);
         let mut data = self.arena.lend(residual);
-        let out = RowsMut::strided(&mut data, shape.rows, shape.width, shape.stride);
-        gemm(self.isa, self.arena.rows(x), self.store.linear(linear), out, Output::Add);
+        self.multiply(x, linear, RowsMut::strided(&mut data, shape.rows, shape.width, shape.stride), Output::Add);
         self.arena.put(residual, data);
         residual
     }
@@ -333,11 +332,18 @@ impl CpuExec<'_> {
     /// act(x W + b) into a new slot.
     fn product(&mut self, x: Slot, linear: LinearId, activation: Activation) -> Slot {
         let SlotShape { rows, tokens, .. } = self.arena.shape(x);
-        let linear = self.store.linear(linear);
-        let (slot, mut data, shape) = self.new_slot(rows, linear.weights.n(), tokens);
+        let (slot, mut data, shape) = self.new_slot(rows, self.store.linear(linear).weights.n(), tokens);
         let out = RowsMut::strided(&mut data, rows, shape.width, shape.stride);
-        gemm(self.isa, self.arena.rows(x), linear, out, Output::Store(activation));
+        self.multiply(x, linear, out, Output::Store(activation));
         self.arena.put(slot, data);
         slot
+    }
+
+    fn multiply(&mut self, x: Slot, linear: LinearId, out: RowsMut, output: Output) {
+        let SlotShape { rows, tokens, .. } = self.arena.shape(x);
+        let mut scratch = std::mem::take(&mut self.arena.scratch);
+        let x = Sequences { rows: self.arena.rows(x), tokens, here: rows / self.input.sequences };
+        gemm_tokens(self.isa, x, self.store.linear(linear), out, output, &mut scratch);
+        self.arena.scratch = scratch;
     }
 }

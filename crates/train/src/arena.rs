@@ -34,6 +34,7 @@ pub(crate) struct Scratch {
     pub(crate) attention: Buffer,
     pub(crate) attention_backward: AttentionScratch,
     pub(crate) gemm: GemmScratch,
+    pub(crate) product: Buffer,
 }
 
 impl TapeArena {

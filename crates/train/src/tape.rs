@@ -9,7 +9,7 @@ use crate::params::ParamValues;
 use openvision_kernels::Buffer;
 use openvision_kernels::act::{Activation, activate};
 use openvision_kernels::attention::{AttentionShape, attention, probe_attention};
-use openvision_kernels::gemm::{Output, gemm};
+use openvision_kernels::gemm::{Output, Sequences, gemm_tokens};
 use openvision_kernels::norm::layer_norm;
 use openvision_kernels::patch::patch_row;
 use openvision_kernels::pool::Member;
@@ -80,6 +80,11 @@ impl Shape {
         Rows::strided(data, self.rows, self.width, self.stride())
     }
 
+    /// The same rows as tokens of sequences.
+    pub(crate) fn sequences(self, data: &[f32]) -> Sequences<'_> {
+        Sequences { rows: self.view(data), tokens: self.tokens, here: self.tokens }
+    }
+
     pub(crate) fn view_mut(self, data: &mut [f32]) -> RowsMut<'_> {
         RowsMut::strided(data, self.rows, self.width, self.stride())
     }
@@ -123,6 +128,12 @@ pub(crate) fn value(nodes: &[Node], slot: Slot) -> Rows<'_> {
     let node = &nodes[slot.0];
     let data = node.value.as_ref().expect("a slot inside a block is not read after the block");
     node.shape.view(data)
+}
+
+/// The value of a slot as tokens of sequences.
+fn sequences(nodes: &[Node], slot: Slot) -> Sequences<'_> {
+    let tokens = nodes[slot.0].shape.tokens;
+    Sequences { rows: value(nodes, slot), tokens, here: tokens }
 }
 
 impl<'a> Tape<'a> {
@@ -170,8 +181,8 @@ impl<'a> Tape<'a> {
             Op::LayerNorm { x, norm } => layer_norm(isa, &params.norm(norm), value(&self.nodes, x), out),
             Op::NormLinear { x, norm, linear, activation } => {
                 let normed = self.normed(x, norm);
-                let rows = self.shape(x).view(&normed);
-                gemm(isa, rows, params.linear(linear), out, Output::Store(Activation::None));
+                let (rows, output) = (self.shape(x).sequences(&normed), Output::Store(Activation::None));
+                gemm_tokens(isa, rows, params.linear(linear), out, output, &mut self.arena.scratch.product);
                 self.arena.give(normed);
                 if activation != Activation::None {
                     let mut before = self.arena.take(data.len());
@@ -181,13 +192,14 @@ impl<'a> Tape<'a> {
                 }
             }
             Op::Linear { x, linear } => {
-                let output = Output::Store(Activation::None);
-                gemm(isa, value(&self.nodes, x), params.linear(linear), out, output);
+                let (rows, output) = (sequences(&self.nodes, x), Output::Store(Activation::None));
+                gemm_tokens(isa, rows, params.linear(linear), out, output, &mut self.arena.scratch.product);
             }
             Op::LinearAdd { residual, x, linear } => {
                 copy(value(&self.nodes, residual), shape.view_mut(&mut data));
                 let out = shape.view_mut(&mut data);
-                gemm(isa, value(&self.nodes, x), params.linear(linear), out, Output::Add);
+                let rows = sequences(&self.nodes, x);
+                gemm_tokens(isa, rows, params.linear(linear), out, Output::Add, &mut self.arena.scratch.product);
             }
             Op::Attention { qkv, heads } => {
                 let rows = value(&self.nodes, qkv);
@@ -259,7 +271,8 @@ impl<'a> Tape<'a> {
             }
         }
         let (of_patches, rows) = self.patch_rows(patches);
-        gemm(params.isa(), of_patches.view(&rows), linear, out, Output::Add);
+        let scratch = &mut self.arena.scratch.product;
+        gemm_tokens(params.isa(), of_patches.sequences(&rows), linear, out, Output::Add, scratch);
         self.arena.give(rows);
     }
 

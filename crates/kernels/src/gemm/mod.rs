@@ -7,11 +7,13 @@
 
 mod backward;
 mod pack;
+mod strassen;
 mod tile;
 
 pub(crate) use backward::Operand;
 pub use backward::{GemmScratch, LinearGradient, WeightGradient, linear_backward};
 pub use pack::{MatrixSource, PackedMatrix};
+pub use strassen::{Sequences, gemm_tokens};
 pub(crate) use tile::{Epilogue, Prefetch, Tile, run_tile};
 
 use crate::act::Activation;
@@ -113,6 +115,7 @@ impl Driver<'_> {
                     a_stride: self.a.stride,
                     b: b.as_ptr(),
                     k: weights.chunk_length(index),
+                    start: std::ptr::null(),
                     c: self.c.wrapping_add(row * self.c_stride + column),
                     c_stride: self.c_stride,
                     columns: (weights.n() - column).min(weights.panel_width()),

@@ -40,11 +40,14 @@ impl Prefetch {
     /// The last panel of a matrix runs past its end, which a prefetch may.
     #[inline(always)]
     pub(crate) fn share(panel: &[f32], k: usize, i: usize, tiles: usize) -> Prefetch {
-        let share = (panel.len() / LANES).div_ceil(tiles);
-        Prefetch {
-            start: panel.as_ptr().wrapping_add(panel.len() + i * share * LANES),
-            lines: share.div_ceil((k / 8).max(1)).min(8),
-        }
+        Self::of_next(panel.as_ptr().wrapping_add(panel.len()), panel.len(), k, i, tiles)
+    }
+
+    /// Tile `i` of `tiles` asks for its share of `length` values from `start` on, while it takes `k` steps.
+    #[inline(always)]
+    pub(crate) fn of_next(start: *const f32, length: usize, k: usize, i: usize, tiles: usize) -> Prefetch {
+        let share = (length / LANES).div_ceil(tiles);
+        Prefetch { start: start.wrapping_add(i * share * LANES), lines: share.div_ceil((k / 8).max(1)).min(8) }
     }
 }
 
@@ -56,6 +59,8 @@ pub(crate) struct Tile {
     /// A packed panel, [k][vectors × 16].
     pub(crate) b: *const f32,
     pub(crate) k: usize,
+    /// Sums to go on from, [rows][vectors × 16]; null for zeros.
+    pub(crate) start: *const f32,
     pub(crate) c: *mut f32,
     pub(crate) c_stride: usize,
     /// Columns of C that exist; the panel may be wider.
@@ -70,7 +75,8 @@ pub(crate) struct TileKernel<const R: usize, const V: usize>(Tile);
 impl<const R: usize, const V: usize> TileKernel<R, V> {
     /// # Safety
     /// `tile.a` has R readable rows of k values, `tile.b` k × V × 16 values, `tile.c` R writable rows of `columns`
-    /// values that nothing else accesses meanwhile; bias and row scale, where not null, V × 16 and R values.
+    /// values that nothing else accesses meanwhile; start, bias and row scale, where not null, R × V × 16, V × 16 and R
+    /// values.
     #[inline(always)]
     pub(crate) unsafe fn new(tile: Tile) -> Self {
         Self(tile)
@@ -83,6 +89,14 @@ impl<const R: usize, const V: usize> Kernel for TileKernel<R, V> {
     fn run<S: Simd>(self, s: S) {
         let t = self.0;
         let mut sums = [[s.splat(0.0); V]; R];
+        if !t.start.is_null() {
+            for r in 0..R {
+                for v in 0..V {
+                    // SAFETY: the contract of `new`: R × V × 16 values.
+                    sums[r][v] = unsafe { s.load(t.start.add((r * V + v) * LANES)) };
+                }
+            }
+        }
         let (mut a, mut b, mut ahead) = (t.a, t.b, t.prefetch.start);
         // SAFETY: the contract of `new`: R rows of k values at `a`, k × V × 16 values at `b`; prefetches are unbounded.
         unsafe {
