@@ -11,7 +11,7 @@ pub use backward::{
 };
 
 use crate::act::exp2;
-use crate::gemm::{Epilogue, Prefetch, Tile, run_tile};
+use crate::gemm::{Epilogue, PanelSums, Prefetch, Tile, run_tile};
 use crate::isa::{Isa, Kernel, LANES, Simd};
 use crate::pool::{Member, Pool, SharedMut};
 use crate::transpose::{SQUARE, transpose_square};
@@ -232,6 +232,7 @@ impl Queries<'_, '_> {
                 columns: LANES,
                 epilogue: Epilogue::PLAIN,
                 prefetch: Prefetch::NONE,
+                sums: PanelSums::NONE,
             });
         }
     }
@@ -278,6 +279,7 @@ impl Queries<'_, '_> {
                     ..Epilogue::PLAIN
                 },
                 prefetch: Prefetch::NONE,
+                sums: PanelSums::NONE,
             });
         }
     }

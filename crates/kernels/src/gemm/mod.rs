@@ -14,7 +14,7 @@ pub(crate) use backward::Operand;
 pub use backward::{GemmScratch, LinearGradient, WeightGradient, linear_backward};
 pub use pack::{MatrixSource, PackedMatrix};
 pub use strassen::{Sequences, gemm_tokens};
-pub(crate) use tile::{Epilogue, Prefetch, Tile, run_tile};
+pub(crate) use tile::{Epilogue, PanelSums, Prefetch, Tile, run_tile};
 
 use crate::act::Activation;
 use crate::isa::{Isa, Kernel, LANES, Simd};
@@ -133,6 +133,7 @@ impl Driver<'_> {
                         row_scale: std::ptr::null(),
                     },
                     prefetch: Prefetch::share(b, weights.chunk_length(index), i, tiles),
+                    sums: PanelSums::NONE,
                 };
                 // SAFETY: `gemm` checked that A has `count` rows of K and C as many of N values; `row + rows` stays
                 // within them, the chunk within K, the panel holds k × panel_width weights, the bias is padded to

@@ -18,7 +18,7 @@
 //! A row's result depends on its neighbor in the pair, in the last bits: pairs are rows 2i and 2i + 1 of a sequence,
 //! whatever thread has them and whatever sequences are computed together. An odd last row is paired with zeros.
 
-use super::tile::{Epilogue, Prefetch, Tile, run_tile};
+use super::tile::{Epilogue, PanelSums, Prefetch, Tile, run_tile};
 use super::{Driver, Linear, Output, check};
 use crate::Buffer;
 use crate::act::Activation;
@@ -30,8 +30,9 @@ use std::ops::Range;
 const LEAST_TOKENS: usize = 32;
 /// Columns are taken in multiples of this: two halves of whole panels of every instruction set.
 const COLUMN_STEP: usize = 64;
-/// Longest part of k that is cut in halves at once: sums of A and B and the panels have to stay in the second-level cache.
-const LONGEST_PART: usize = 384;
+/// Inputs and outputs from which on seven products are faster: for shorter ones the sums weigh too much (bench/NOTES.md).
+const LEAST_K: usize = 384;
+const LEAST_N: usize = 384;
 /// Pairs of rows of one pass over the weights.
 const PAIRS_OF_A_PASS: usize = 256;
 
@@ -57,7 +58,12 @@ pub fn gemm_tokens(isa: Isa, a: Sequences, linear: &Linear, c: RowsMut, output: 
     let halved = weights.n() / COLUMN_STEP * COLUMN_STEP;
     let mut plain =
         Driver { a, linear, c: c.data.as_mut_ptr(), c_stride: c.stride, panels: 0..weights.panels(), output };
-    if tokens >= LEAST_TOKENS && halved > 0 && weights.k().is_multiple_of(2) && a.count > 0 {
+    if tokens >= LEAST_TOKENS
+        && halved >= LEAST_N
+        && weights.k() >= LEAST_K
+        && weights.k().is_multiple_of(2)
+        && a.count > 0
+    {
         assert!(a.count.is_multiple_of(here), "{} rows of sequences of {}", a.count, here);
         let driver = Seven { a, here, linear, c: plain.c, c_stride: c.stride, halved, output };
         scratch.ensure(driver.scratch_length());
@@ -84,16 +90,12 @@ struct SevenInScratch<'a> {
     scratch: &'a mut [f32],
 }
 
-/// A part of k that is cut in halves.
+/// A chunk of k, which is cut in halves.
 #[derive(Clone, Copy)]
-struct Part {
-    /// The chunk of the packed weights, and where in it the part begins.
-    chunk: usize,
-    start: usize,
+struct Chunk {
+    index: usize,
     /// Length of one half.
     half: usize,
-    first: bool,
-    last: bool,
 }
 
 /// Distance of the rows of a sum of A.
@@ -101,9 +103,9 @@ fn sum_stride(half: usize) -> usize {
     half.next_multiple_of(LANES) + LANES
 }
 
-/// The sums of B for one pair of panels, then those of A: `[4][k][panel]` and `[4][pairs][k]`.
+/// Sums of B for this pair of panels and the next, `[2][4][k][panel]`, and those of A, `[4][pairs][k]`.
 struct Sums<'a> {
-    b: &'a mut [f32],
+    b: [&'a mut [f32]; 2],
     a: &'a mut [f32],
 }
 
@@ -112,13 +114,38 @@ impl Kernel for SevenInScratch<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let SevenInScratch { driver, scratch } = self;
-        let (b, a) = scratch.split_at_mut(4 * LONGEST_PART / 2 * driver.linear.weights.panel_width());
-        let mut sums = Sums { b, a };
+        let (b, a) = scratch.split_at_mut(2 * driver.length_of_b());
+        let (even, odd) = b.split_at_mut(driver.length_of_b());
+        let mut sums = Sums { b: [even, odd], a };
         let pairs = driver.pairs();
         for start in (0..pairs).step_by(PAIRS_OF_A_PASS) {
             let group = start..(start + PAIRS_OF_A_PASS).min(pairs);
-            driver.for_each_part(|part| driver.part(s, part, group.clone(), &mut sums));
+            for index in 0..driver.linear.weights.chunks() {
+                driver.chunk_of_rows(s, driver.chunk(index), group.clone(), &mut sums);
+            }
         }
+    }
+}
+
+/// The tiles of a group of pairs, by their first pair and number of pairs. None reaches over the end of a sequence.
+struct Tiles {
+    pair: usize,
+    end: usize,
+    pairs_of_one: usize,
+    highest: usize,
+}
+
+impl Iterator for Tiles {
+    type Item = (usize, usize);
+    #[inline(always)]
+    fn next(&mut self) -> Option<(usize, usize)> {
+        if self.pair == self.end {
+            return None;
+        }
+        let left = (self.pairs_of_one - self.pair % self.pairs_of_one).min(self.end - self.pair);
+        let rows = left.div_ceil(left.div_ceil(self.highest));
+        self.pair += rows;
+        Some((self.pair - rows, rows))
     }
 }
 
@@ -131,25 +158,17 @@ impl Seven<'_> {
         self.a.count / self.here * self.pairs_of_one()
     }
 
-    fn scratch_length(&self) -> usize {
-        let of_b = 4 * LONGEST_PART / 2 * self.linear.weights.panel_width();
-        of_b + 4 * self.pairs().min(PAIRS_OF_A_PASS) * sum_stride(LONGEST_PART / 2)
+    /// Length of the sums of one pair of panels.
+    fn length_of_b(&self) -> usize {
+        4 * (self.linear.weights.chunk() / 2) * self.linear.weights.panel_width()
     }
 
-    /// Calls `work` for every part of k, in order.
-    #[inline(always)]
-    fn for_each_part(&self, mut work: impl FnMut(Part)) {
-        let weights = &self.linear.weights;
-        for chunk in 0..weights.chunks() {
-            let length = weights.chunk_length(chunk);
-            let most = length.div_ceil(length.div_ceil(LONGEST_PART)).next_multiple_of(2 * LANES).min(LONGEST_PART);
-            for start in (0..length).step_by(most) {
-                let here = most.min(length - start);
-                let first = chunk == 0 && start == 0;
-                let last = chunk + 1 == weights.chunks() && start + here == length;
-                work(Part { chunk, start, half: here / 2, first, last });
-            }
-        }
+    fn scratch_length(&self) -> usize {
+        2 * self.length_of_b() + 4 * self.pairs().min(PAIRS_OF_A_PASS) * sum_stride(self.linear.weights.chunk() / 2)
+    }
+
+    fn chunk(&self, index: usize) -> Chunk {
+        Chunk { index, half: self.linear.weights.chunk_length(index) / 2 }
     }
 
     /// The first row of a pair, and whether it has a second one.
@@ -159,146 +178,152 @@ impl Seven<'_> {
         (sequence * self.here + 2 * in_it, 2 * in_it + 1 < self.here)
     }
 
-    /// Adds the product of one part of k to the rows of a group of pairs.
+    /// Adds the product of one chunk of k to the rows of a group of pairs.
     #[inline(always)]
-    fn part<S: Simd>(&self, s: S, part: Part, group: Range<usize>, sums: &mut Sums) {
-        self.sum_rows(s, part, group.clone(), sums.a);
+    fn chunk_of_rows<S: Simd>(&self, s: S, chunk: Chunk, group: Range<usize>, sums: &mut Sums) {
+        self.sum_rows(s, chunk, group.clone(), sums.a);
         let panels = self.halved / 2 / self.linear.weights.panel_width();
+        let tiles =
+            || Tiles { pair: group.start, end: group.end, pairs_of_one: self.pairs_of_one(), highest: S::TILE_ROWS };
+        let count = tiles().count();
         for panel in 0..panels {
-            let [left, right] = [panel, panels + panel].map(|panel| self.panel(part, panel));
-            s.vectorize(SumPanels { left, right, out: sums.b });
-            let mut pair = group.start;
-            let tiles = self.tiles(group.clone());
-            let mut tile = 0;
-            while pair < group.end {
-                // Tiles do not reach over the end of a sequence.
-                let of_sequence = self.pairs_of_one() - pair % self.pairs_of_one();
-                let end = (pair + of_sequence).min(group.end);
-                let count = (end - pair).div_ceil(S::TILE_ROWS);
-                for left_over in (1..=count).rev() {
-                    let rows = (end - pair).div_ceil(left_over);
-                    let place = TilePlace { pair, rows, in_group: pair - group.start, group: group.len(), panel };
-                    self.tile(s, part, place, sums, (tile, tiles));
-                    pair += rows;
-                    tile += 1;
-                }
+            let [now, next] = &mut sums.b;
+            if panel == 0 || !S::SPARE_REGISTERS {
+                s.vectorize(AllPanelSums(self.sums_of(chunk, panel, now)));
             }
+            let next_sums = if panel + 1 < panels { self.sums_of(chunk, panel + 1, next) } else { PanelSums::NONE };
+            for (tile, (pair, rows)) in tiles().enumerate() {
+                let place = Place { pair, rows, group: &group, panel, tile, tiles: count };
+                self.tile(s, chunk, place, now, sums.a, next_sums);
+            }
+            sums.b.swap(0, 1);
         }
     }
 
-    /// About how many tiles high a group is: the shares of prefetching.
+    /// The sums of a pair of panels, to be made.
     #[inline(always)]
-    fn tiles(&self, group: Range<usize>) -> usize {
-        group.len().div_ceil(self.linear.weights.panel_vectors() * 6)
+    fn sums_of(&self, chunk: Chunk, panel: usize, out: &mut [f32]) -> PanelSums {
+        let (width, panels) = (self.linear.weights.panel_width(), self.halved / 2 / self.linear.weights.panel_width());
+        let quarter = chunk.half * width;
+        assert!(out.len() >= 4 * quarter, "room for four sums");
+        PanelSums {
+            left: self.panel(chunk, panel).as_ptr(),
+            right: self.panel(chunk, panels + panel).as_ptr(),
+            out: out.as_mut_ptr(),
+            quarter,
+            vectors: quarter / LANES,
+            at_once: 0,
+        }
     }
 
-    /// The weights of one panel in one part: both halves, [2 × half][panel].
+    /// The weights of one panel in one chunk: both halves, [2 × half][panel].
     #[inline(always)]
-    fn panel(&self, part: Part, panel: usize) -> &[f32] {
-        let width = self.linear.weights.panel_width();
-        &self.linear.weights.panel(part.chunk, panel)[part.start * width..][..2 * part.half * width]
+    fn panel(&self, chunk: Chunk, panel: usize) -> &[f32] {
+        self.linear.weights.panel(chunk.index, panel)
     }
 
     /// S1 to S4 of a group of pairs, [4][pairs][half].
     #[inline(always)]
-    fn sum_rows<S: Simd>(&self, s: S, part: Part, group: Range<usize>, out: &mut [f32]) {
-        let stride = sum_stride(part.half);
-        let column = part.chunk * self.linear.weights.chunk() + part.start;
+    fn sum_rows<S: Simd>(&self, s: S, chunk: Chunk, group: Range<usize>, out: &mut [f32]) {
+        let stride = sum_stride(chunk.half);
+        let column = chunk.index * self.linear.weights.chunk();
         for pair in group.clone() {
             let (row, second) = self.rows_of(pair);
-            let even = &self.a.row(row)[column..][..2 * part.half];
-            let odd = if second { &self.a.row(row + 1)[column..][..2 * part.half] } else { &[] };
+            let even = &self.a.row(row)[column..][..2 * chunk.half];
+            let odd = if second { &self.a.row(row + 1)[column..][..2 * chunk.half] } else { &[] };
             let at = (pair - group.start) * stride;
             s.vectorize(SumRows { even, odd, out: &mut out[at..], distance: group.len() * stride });
         }
     }
 
-    /// The four tiles of C that belong to some pairs of rows and a pair of panels.
+    /// The four tiles of C that belong to some pairs of rows and a pair of panels, of which the sums are `b`. On the way the
+    /// tile makes its share of the next sums, and asks for its share of the panels after those.
     #[inline(always)]
-    fn tile<S: Simd>(&self, s: S, part: Part, place: TilePlace, sums: &Sums, (index, count): (usize, usize)) {
+    fn tile<S: Simd>(&self, s: S, chunk: Chunk, place: Place, b: &[f32], a: &[f32], next: PanelSums) {
         let weights = &self.linear.weights;
-        let (width, vectors, half) = (weights.panel_width(), weights.panel_vectors(), part.half);
+        let (width, vectors, half) = (weights.panel_width(), weights.panel_vectors(), chunk.half);
         let (row, _) = self.rows_of(place.pair);
         let (_, last_is_whole) = self.rows_of(place.pair + place.rows - 1);
         let odd_rows = if last_is_whole { place.rows } else { place.rows - 1 };
         let panels = self.halved / 2 / width;
-        let [left, right] = [place.panel, panels + place.panel].map(|panel| self.panel(part, panel));
+        let [left, right] = [place.panel, panels + place.panel].map(|panel| self.panel(chunk, panel));
         let quarter = half * width;
-        let t = |i: usize| sums.b[i * quarter..][..quarter].as_ptr();
+        let t = |i: usize| b[i * quarter..][..quarter].as_ptr();
         let stride = sum_stride(half);
-        let of_sum = |i: usize| sums.a[(i * place.group + place.in_group) * stride..].as_ptr();
-        let column = part.chunk * weights.chunk() + part.start;
+        let of_sum = |i: usize| a[(i * place.group.len() + place.pair - place.group.start) * stride..].as_ptr();
+        let column = chunk.index * weights.chunk();
         let of_row =
             |row: usize, half_of_k: usize| self.a.data[row * self.a.stride + column + half_of_k * half..].as_ptr();
-        let mut kept = [const { std::mem::MaybeUninit::<[f32; MOST_OF_A_TILE]>::uninit() }; 4];
+        let mut kept = [const { std::mem::MaybeUninit::<Kept>::uninit() }; 4];
         let [u1, u2, u3, p5] = kept.each_mut().map(|values| values.as_mut_ptr().cast::<f32>());
-        let next = |i: usize| {
-            // Each of four products asks for its share of a quarter of the next pair of panels.
-            let base = if i < 2 { left } else { right }.as_ptr();
-            Prefetch::of_next(
-                base.wrapping_add(weights.chunk_length(part.chunk) * width + i % 2 * quarter),
-                quarter,
-                half,
-                index,
-                count,
-            )
+        let ahead = |i: usize| {
+            let panel = if i < 2 { left } else { right }.as_ptr();
+            let start = panel.wrapping_add(2 * weights.chunk_length(chunk.index) * width + i % 2 * quarter);
+            Prefetch::of_next(start, quarter, half, place.tile, place.tiles)
         };
-        let inner =
-            |a: *const f32, a_stride: usize, b: *const f32, start: *const f32, c: *mut f32, prefetch: Prefetch| Tile {
-                a,
-                a_stride,
-                b,
-                k: half,
-                start,
-                c,
-                c_stride: width,
-                columns: width,
-                epilogue: Epilogue::PLAIN,
-                prefetch,
-            };
+        let share = (quarter / LANES).div_ceil(2 * place.tiles);
+        let made = |i: usize| next.share((2 * place.tile + i) * share, share, half);
         let none = std::ptr::null::<f32>();
-        let outer = |tile: Tile, row: usize, right: usize| {
-            let column = place.panel * width + right * self.halved / 2;
-            let c = self.c.wrapping_add(row * self.c_stride + column);
-            Tile { c, c_stride: 2 * self.c_stride, epilogue: self.epilogue(part, column), ..tile }
+        let product = |a: *const f32, a_stride: usize, b: *const f32, start: *const f32, c: *mut f32| Tile {
+            a,
+            a_stride,
+            b,
+            k: half,
+            start,
+            c,
+            c_stride: width,
+            columns: width,
+            epilogue: Epilogue::PLAIN,
+            prefetch: Prefetch::NONE,
+            sums: PanelSums::NONE,
         };
-        let scratch = std::ptr::null_mut();
+        let to_c = |row: usize, half_of_n: usize, tile: Tile| {
+            let column = place.panel * width + half_of_n * self.halved / 2;
+            let c = self.c.wrapping_add(row * self.c_stride + column);
+            Tile { c, c_stride: 2 * self.c_stride, epilogue: self.epilogue(chunk, column), ..tile }
+        };
+        let nowhere = std::ptr::null_mut();
         let (rows, in_rows) = (place.rows, 2 * self.a.stride);
+        let (b11, b21, b22) = (left.as_ptr(), left[quarter..].as_ptr(), right[quarter..].as_ptr());
         // SAFETY: `gemm_tokens` checked that A has `count` rows of K and C as many of N values. The even rows of `rows`
-        // pairs are there, the odd ones of `odd_rows`; the part lies within K; each quarter of a panel and each sum of B
+        // pairs are there, the odd ones of `odd_rows`; the chunk lies within K; each quarter of a panel and each sum of B
         // holds half × panel values, each sum of A `half` values for each pair of the group; what is kept of a tile is
         // written by one product before the next reads it, and holds 12 rows of a panel. The bias is padded to whole
-        // panels. Nobody else touches these rows of C.
+        // panels. Nobody else touches these rows of C, and the next sums go to a buffer that no product of this pair of
+        // panels reads.
         unsafe {
-            let (b11, b21, b22) = (left.as_ptr(), left[quarter..].as_ptr(), right[quarter..].as_ptr());
-            run_tile(s, rows, vectors, inner(of_row(row, 0), in_rows, b11, none, u1, next(0)));
-            let c11 = inner(of_row(row, 1), in_rows, b21, u1, scratch, next(1));
-            run_tile(s, rows, vectors, outer(c11, row, 0));
-            run_tile(s, rows, vectors, inner(of_sum(1), stride, t(1), u1, u2, next(2)));
-            run_tile(s, rows, vectors, inner(of_sum(2), stride, t(2), u2, u3, next(3)));
+            let first = product(of_row(row, 0), in_rows, b11, none, u1);
+            run_tile(s, rows, vectors, Tile { sums: made(0), ..first });
+            let c11 = product(of_row(row, 1), in_rows, b21, u1, nowhere);
+            run_tile(s, rows, vectors, to_c(row, 0, Tile { sums: made(1), ..c11 }));
+            let second = product(of_sum(1), stride, t(1), u1, u2);
+            run_tile(s, rows, vectors, Tile { prefetch: ahead(0), ..second });
+            let third = product(of_sum(2), stride, t(2), u2, u3);
+            run_tile(s, rows, vectors, Tile { prefetch: ahead(1), ..third });
             if odd_rows > 0 {
-                let c21 = inner(of_row(row + 1, 1), in_rows, t(3), u3, scratch, Prefetch::NONE);
-                run_tile(s, odd_rows, vectors, outer(c21, row + 1, 0));
+                let c21 = product(of_row(row + 1, 1), in_rows, t(3), u3, nowhere);
+                run_tile(s, odd_rows, vectors, to_c(row + 1, 0, c21));
             }
-            run_tile(s, rows, vectors, inner(of_sum(0), stride, t(0), none, p5, Prefetch::NONE));
+            let fifth = product(of_sum(0), stride, t(0), none, p5);
+            run_tile(s, rows, vectors, Tile { prefetch: ahead(2), ..fifth });
             s.vectorize(AddTo { values: p5, to: [u2, u3], count: rows * width });
             if odd_rows > 0 {
-                let c22 = Tile { k: 0, ..inner(none, 0, none, u3, scratch, Prefetch::NONE) };
-                run_tile(s, odd_rows, vectors, outer(c22, row + 1, 1));
+                let c22 = Tile { k: 0, ..product(none, 0, none, u3, nowhere) };
+                run_tile(s, odd_rows, vectors, to_c(row + 1, 1, c22));
             }
-            let c12 = inner(of_sum(3), stride, b22, u2, scratch, Prefetch::NONE);
-            run_tile(s, rows, vectors, outer(c12, row, 1));
+            let c12 = product(of_sum(3), stride, b22, u2, nowhere);
+            run_tile(s, rows, vectors, to_c(row, 1, Tile { prefetch: ahead(3), ..c12 }));
         }
     }
 
     #[inline(always)]
-    fn epilogue(&self, part: Part, column: usize) -> Epilogue {
+    fn epilogue(&self, chunk: Chunk, column: usize) -> Epilogue {
         let bias = &self.linear.bias;
         Epilogue {
-            bias: if part.first && !bias.is_empty() { bias[column..].as_ptr() } else { std::ptr::null() },
-            accumulate: !part.first || self.output == Output::Add,
+            bias: if chunk.index == 0 && !bias.is_empty() { bias[column..].as_ptr() } else { std::ptr::null() },
+            accumulate: chunk.index > 0 || self.output == Output::Add,
             activation: match self.output {
-                Output::Store(activation) if part.last => activation,
+                Output::Store(activation) if chunk.index + 1 == self.linear.weights.chunks() => activation,
                 _ => Activation::None,
             },
             row_scale: std::ptr::null(),
@@ -306,20 +331,25 @@ impl Seven<'_> {
     }
 }
 
-/// Values of the largest tile: 12 rows of 32 columns.
-const MOST_OF_A_TILE: usize = 12 * 32;
+/// The largest tile, 12 rows of 32 columns, in whole cache lines.
+#[repr(align(64))]
+struct Kept {
+    _values: [f32; 12 * 32],
+}
 
 /// Which tile.
 #[derive(Clone, Copy)]
-struct TilePlace {
+struct Place<'a> {
     /// The first pair of rows, and how many pairs.
     pair: usize,
     rows: usize,
-    /// The same pair, counted in its group, and the pairs of the group.
-    in_group: usize,
-    group: usize,
+    /// The pairs of which the sums of A are there.
+    group: &'a Range<usize>,
     /// The panel of the left half.
     panel: usize,
+    /// Which of how many tiles above one another.
+    tile: usize,
+    tiles: usize,
 }
 
 /// S1 = A21 + A22, S2 = S1 - A11, S3 = A11 - A21, S4 = A12 - S2 of one pair of rows, `distance` apart.
@@ -365,34 +395,15 @@ fn up_to_a_vector<S: Simd>(s: S, values: &[f32], at: usize) -> S::F {
     }
 }
 
-/// T1 = B12 - B11, T2 = B22 - T1, T3 = B22 - B12, T4 = B21 - T2 of a pair of panels.
-struct SumPanels<'a> {
-    left: &'a [f32],
-    right: &'a [f32],
-    out: &'a mut [f32],
-}
+/// Makes all sums of a pair of panels at once.
+struct AllPanelSums(PanelSums);
 
-impl Kernel for SumPanels<'_> {
+impl Kernel for AllPanelSums {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let quarter = self.left.len() / 2;
-        let (b11, b21) = self.left.split_at(quarter);
-        let (b12, b22) = self.right.split_at(quarter);
-        let (t1, rest) = self.out.split_at_mut(quarter);
-        let (t2, rest) = rest.split_at_mut(quarter);
-        let (t3, rest) = rest.split_at_mut(quarter);
-        let t4 = &mut rest[..quarter];
-        for at in (0..quarter).step_by(LANES) {
-            let (b11, b12) = (s.load_slice(&b11[at..]), s.load_slice(&b12[at..]));
-            let (b21, b22) = (s.load_slice(&b21[at..]), s.load_slice(&b22[at..]));
-            let first = s.sub(b12, b11);
-            let second = s.sub(b22, first);
-            s.store_slice(&mut t1[at..], first);
-            s.store_slice(&mut t2[at..], second);
-            s.store_slice(&mut t3[at..], s.sub(b22, b12));
-            s.store_slice(&mut t4[at..], s.sub(b21, second));
-        }
+    fn run<S: Simd>(mut self, s: S) {
+        // SAFETY: made only in `Seven::chunk_of_rows` from whole panels and a buffer with room for four quarters.
+        unsafe { self.0.advance(s, self.0.vectors) };
     }
 }
 
@@ -432,18 +443,18 @@ mod tests {
     fn cases() -> Vec<Case> {
         let case = |sequences, tokens, k, n| Case { sequences, tokens, k, n };
         if cfg!(miri) {
-            return vec![case(1, 33, 4, 65)];
+            return vec![case(1, 33, 384, 384)];
         }
         vec![
-            case(1, 33, 2, 64),
-            case(3, 33, 70, 130),
-            case(2, 50, 588, 192),
-            case(1, 101, 192, 576),
-            case(1, 35, 1600, 200),
-            case(1, 40, 4304, 64),
-            case(1, 577, 64, 128),
-            case(2, 31, 64, 128),
-            case(1, 40, 65, 128),
+            case(1, 33, 386, 384),
+            case(3, 33, 390, 450),
+            case(2, 50, 588, 448),
+            case(1, 101, 768, 576),
+            case(1, 35, 1600, 400),
+            case(1, 40, 4304, 384),
+            case(1, 577, 384, 384),
+            case(2, 31, 384, 384),
+            case(1, 40, 385, 384),
         ]
     }
 

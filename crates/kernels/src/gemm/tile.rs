@@ -51,6 +51,75 @@ impl Prefetch {
     }
 }
 
+/// Sums of the next pair of panels that a tile makes while it computes: additions and stores have units of their own, or
+/// at least the time that waits for nothing else.
+#[derive(Clone, Copy)]
+pub(crate) struct PanelSums {
+    /// B11, followed by B21 after a quarter.
+    pub(crate) left: *const f32,
+    /// B12, followed by B22.
+    pub(crate) right: *const f32,
+    /// T1 to T4, a quarter each.
+    pub(crate) out: *mut f32,
+    /// Values of a quarter.
+    pub(crate) quarter: usize,
+    /// Vectors of each quarter to do in all, and for each eight steps of k. A tile does none where a set has no registers to
+    /// spare.
+    pub(crate) vectors: usize,
+    pub(crate) at_once: usize,
+}
+
+impl PanelSums {
+    pub(crate) const NONE: PanelSums = PanelSums {
+        left: std::ptr::null(),
+        right: std::ptr::null(),
+        out: std::ptr::null_mut(),
+        quarter: 0,
+        vectors: 0,
+        at_once: 0,
+    };
+
+    /// The vectors from number `start` on, at most `most`, in `steps` steps of k.
+    #[inline(always)]
+    pub(crate) fn share(self, start: usize, most: usize, steps: usize) -> PanelSums {
+        let all = self.quarter / LANES;
+        let (start, end) = (start.min(all), (start + most).min(all));
+        PanelSums {
+            left: self.left.wrapping_add(start * LANES),
+            right: self.right.wrapping_add(start * LANES),
+            out: self.out.wrapping_add(start * LANES),
+            vectors: end - start,
+            at_once: (end - start).div_ceil((steps / 8).max(1)),
+            ..self
+        }
+    }
+
+    /// T1 = B12 - B11, T2 = B22 - T1, T3 = B22 - B12, T4 = B21 - T2 for `count` vectors.
+    ///
+    /// # Safety
+    /// `left` and `right` are readable and `out` is writable for `count` vectors in each of their quarters.
+    #[inline(always)]
+    pub(crate) unsafe fn advance<S: Simd>(&mut self, s: S, count: usize) {
+        for _ in 0..count.min(self.vectors) {
+            // SAFETY: as the caller vouches.
+            unsafe {
+                let (b11, b21) = (s.load(self.left), s.load(self.left.add(self.quarter)));
+                let (b12, b22) = (s.load(self.right), s.load(self.right.add(self.quarter)));
+                let first = s.sub(b12, b11);
+                let second = s.sub(b22, first);
+                s.store(self.out, first);
+                s.store(self.out.add(self.quarter), second);
+                s.store(self.out.add(2 * self.quarter), s.sub(b22, b12));
+                s.store(self.out.add(3 * self.quarter), s.sub(b21, second));
+            }
+            self.left = self.left.wrapping_add(LANES);
+            self.right = self.right.wrapping_add(LANES);
+            self.out = self.out.wrapping_add(LANES);
+            self.vectors -= 1;
+        }
+    }
+}
+
 /// One tile: C[rows, columns] = epilogue(A[rows, k] · B[k, panel]).
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
@@ -67,6 +136,7 @@ pub(crate) struct Tile {
     pub(crate) columns: usize,
     pub(crate) epilogue: Epilogue,
     pub(crate) prefetch: Prefetch,
+    pub(crate) sums: PanelSums,
 }
 
 /// A tile of `R` rows and `V` vectors. Made only by [`run_tile`], whose contract covers the raw reads and writes.
@@ -76,7 +146,7 @@ impl<const R: usize, const V: usize> TileKernel<R, V> {
     /// # Safety
     /// `tile.a` has R readable rows of k values, `tile.b` k × V × 16 values, `tile.c` R writable rows of `columns`
     /// values that nothing else accesses meanwhile; start, bias and row scale, where not null, R × V × 16, V × 16 and R
-    /// values.
+    /// values; `tile.sums` what [`PanelSums::advance`] asks for all its vectors.
     #[inline(always)]
     pub(crate) unsafe fn new(tile: Tile) -> Self {
         Self(tile)
@@ -98,6 +168,7 @@ impl<const R: usize, const V: usize> Kernel for TileKernel<R, V> {
             }
         }
         let (mut a, mut b, mut ahead) = (t.a, t.b, t.prefetch.start);
+        let mut panel_sums = t.sums;
         // SAFETY: the contract of `new`: R rows of k values at `a`, k × V × 16 values at `b`; prefetches are unbounded.
         unsafe {
             for _ in 0..t.k / 8 {
@@ -105,11 +176,17 @@ impl<const R: usize, const V: usize> Kernel for TileKernel<R, V> {
                     s.prefetch(ahead);
                     ahead = ahead.wrapping_add(LANES);
                 }
+                if S::SPARE_REGISTERS {
+                    panel_sums.advance(s, t.sums.at_once);
+                }
                 for step in 0..8 {
                     multiply_add::<S, R, V>(s, a.add(step), t.a_stride, b.add(step * V * LANES), &mut sums);
                 }
                 a = a.add(8);
                 b = b.add(8 * V * LANES);
+            }
+            if S::SPARE_REGISTERS {
+                panel_sums.advance(s, panel_sums.vectors);
             }
             for step in 0..t.k % 8 {
                 multiply_add::<S, R, V>(s, a.add(step), t.a_stride, b.add(step * V * LANES), &mut sums);

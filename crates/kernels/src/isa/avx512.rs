@@ -30,6 +30,7 @@ impl Simd for Avx512 {
     type F = __m512;
     const TILE_ROWS: usize = 12;
     const PANEL_VECTORS: usize = 2;
+    const SPARE_REGISTERS: bool = true;
 
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {

@@ -32,6 +32,7 @@ impl Simd for Neon {
     type F = [float32x4_t; 4];
     const TILE_ROWS: usize = 6;
     const PANEL_VECTORS: usize = 1;
+    const SPARE_REGISTERS: bool = false;
 
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {

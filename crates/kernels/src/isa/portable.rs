@@ -15,6 +15,7 @@ impl Simd for Portable {
     type F = [f32; LANES];
     const TILE_ROWS: usize = 4;
     const PANEL_VECTORS: usize = 1;
+    const SPARE_REGISTERS: bool = false;
 
     #[inline(never)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {

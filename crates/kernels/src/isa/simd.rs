@@ -18,6 +18,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const TILE_ROWS: usize;
     /// Vectors across a packed weight panel.
     const PANEL_VECTORS: usize;
+    /// Whether a tile leaves registers for sums beside it (`gemm::strassen`).
+    const SPARE_REGISTERS: bool;
 
     /// Runs a kernel with the instructions of this set enabled, as a function of its own.
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
