@@ -1,7 +1,7 @@
 //! A loaded model: the towers that were asked for, the tokenizer, the logit scale.
 
 use crate::caption::Captioner;
-use crate::config::{Family, ImagePooling, ModelConfig, TextConfig, TextLayout, TextPooling};
+use crate::config::{Family, ModelConfig, TextConfig, TextLayout, TextPooling, TransformerConfig};
 use crate::encoder::{Encoder, EncoderShape, Fill, Pass, Tower};
 use crate::import::{Description, describe};
 use crate::load::{LoadOptions, Named, Positional, check, load};
@@ -307,12 +307,16 @@ impl Model {
     }
 }
 
+/// Width of the widest rows that a team gathers to pool them: those of the MLP, or [q | k | v].
+fn gathered_width(transformer: &TransformerConfig) -> usize {
+    transformer.mlp_width.max(3 * transformer.width)
+}
+
 fn image_shape(config: &ModelConfig) -> EncoderShape {
     let (image, transformer) = (&config.image, &config.image.transformer);
     EncoderShape {
         tokens: image.tokens(),
-        // A pooling head gathers keys and values, everything else the rows themselves.
-        width: transformer.width * if image.pooling == ImagePooling::AttentionHead { 2 } else { 1 },
+        width: gathered_width(transformer),
         pixels: 3 * image.height * image.width,
         ids: 0,
         attention: AttentionShape {
@@ -328,7 +332,7 @@ fn text_shape(text: &TextConfig) -> EncoderShape {
     let transformer = &text.transformer;
     EncoderShape {
         tokens: text.context,
-        width: transformer.width,
+        width: gathered_width(transformer),
         pixels: 0,
         ids: text.context,
         attention: AttentionShape {

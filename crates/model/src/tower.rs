@@ -57,6 +57,26 @@ impl Block {
     }
 }
 
+impl Block {
+    /// The block, then pooling, without what pooling does not read: of the mean, the last linear map of the mean is the
+    /// mean of the last linear maps; of one position, only that position attends and goes through the MLP.
+    fn forward_pooled(&self, ex: &mut dyn Exec, x: Slot, of: &Transformer, pooling: Pooling) -> Slot {
+        let qkv = ex.norm_linear(x, self.attention_norm, self.qkv, Activation::None);
+        if let Pooling::MeanFrom(_) = pooling {
+            let attended = ex.attention(qkv, of.heads);
+            let x = ex.linear_add(x, attended, self.out);
+            let hidden = ex.norm_linear(x, self.mlp_norm, self.expand, of.activation);
+            let (x, hidden) = (ex.pool(x, pooling), ex.pool(hidden, pooling));
+            return ex.linear_add(x, hidden, self.contract);
+        }
+        let attended = ex.pooled_attention(qkv, of.heads, pooling);
+        let x = ex.pool(x, pooling);
+        let x = ex.linear_add(x, attended, self.out);
+        let hidden = ex.norm_linear(x, self.mlp_norm, self.expand, of.activation);
+        ex.linear_add(x, hidden, self.contract)
+    }
+}
+
 /// The blocks of a tower.
 #[derive(Clone, Debug)]
 pub(crate) struct Transformer {
@@ -99,6 +119,24 @@ impl Transformer {
             ex.tap(Tap::FinalNorm, normed);
         }
         matches!(until, Until::Embedding | Until::EmbeddingWithNormedTokens).then_some(x)
+    }
+
+    /// As [`Transformer::forward`], and pooled: [sequences, D].
+    fn forward_pooled(
+        &self,
+        ex: &mut dyn Exec,
+        mut x: Slot,
+        until: Until,
+        final_norm: NormId,
+        pooling: Pooling,
+    ) -> Option<Slot> {
+        if let (Until::Embedding, false, Some((last, blocks))) = (until, ex.is_observed(), self.blocks.split_last()) {
+            for block in blocks {
+                x = ex.block(x, &|ex, x| block.forward(ex, x, self.heads, self.activation));
+            }
+            return Some(ex.last_block(x, &|ex, x| last.forward_pooled(ex, x, self, pooling)));
+        }
+        self.forward(ex, x, until, final_norm).map(|x| ex.pool(x, pooling))
     }
 }
 
@@ -232,22 +270,21 @@ impl ImageTower {
         if let Some(norm) = self.pre_norm {
             x = ex.layer_norm(x, norm);
         }
-        let x = self.transformer.forward(ex, x, until, self.final_norm)?;
+        let mean = Pooling::MeanFrom(self.leading());
         let pooled = match self.pooling {
-            ImagePooling::Class => {
-                let class = ex.pool(x, Pooling::At(0));
-                ex.layer_norm(class, self.final_norm)
-            }
-            ImagePooling::MeanThenNorm => {
-                let mean = ex.pool(x, Pooling::MeanFrom(self.leading()));
-                ex.layer_norm(mean, self.final_norm)
+            ImagePooling::Class | ImagePooling::MeanThenNorm => {
+                let pooling = if self.pooling == ImagePooling::Class { Pooling::At(0) } else { mean };
+                let pooled = self.transformer.forward_pooled(ex, x, until, self.final_norm, pooling)?;
+                ex.layer_norm(pooled, self.final_norm)
             }
             ImagePooling::NormThenMean => {
+                let x = self.transformer.forward(ex, x, until, self.final_norm)?;
                 let normed = ex.layer_norm(x, self.final_norm);
-                ex.pool(normed, Pooling::MeanFrom(self.leading()))
+                ex.pool(normed, mean)
             }
             ImagePooling::AttentionHead => {
                 let head = self.attention_head.expect("declared with this pooling");
+                let x = self.transformer.forward(ex, x, until, self.final_norm)?;
                 let normed = ex.layer_norm(x, self.final_norm);
                 head.forward(ex, normed, self.transformer.heads, self.transformer.activation)
             }
@@ -303,8 +340,7 @@ impl TextTower {
     /// The norm is per token, so pooling first and norming the one row afterwards gives the same result.
     pub fn forward(&self, ex: &mut dyn Exec, until: Until) -> Option<Slot> {
         let x = ex.embed_tokens(self.tokens);
-        let x = self.transformer.forward(ex, x, until, self.final_norm)?;
-        let pooled = ex.pool(x, self.pooling);
+        let pooled = self.transformer.forward_pooled(ex, x, until, self.final_norm, self.pooling)?;
         let pooled = ex.layer_norm(pooled, self.final_norm);
         ex.tap(Tap::Pooled, pooled);
         Some(ex.linear(pooled, self.projection))

@@ -3,7 +3,7 @@
 use crate::exec::{Blocks, Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
 use crate::{CpuStore, LinearId, NormId, TableId};
 use openvision_kernels::act::Activation;
-use openvision_kernels::attention::{AttentionShape, attention, gather, probe_attention};
+use openvision_kernels::attention::{AttentionShape, Mask, attention, gather, probe_attention};
 use openvision_kernels::gemm::{Output, Sequences, gemm_tokens};
 use openvision_kernels::norm::layer_norm;
 use openvision_kernels::patch::patch_row;
@@ -293,15 +293,44 @@ impl Exec for CpuExec<'_> {
         slot
     }
 
+    fn last_block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Exec, Slot) -> Slot) -> Slot {
+        body(self, x)
+    }
+
+    fn pooled_attention(&mut self, qkv: Slot, heads: Heads, pooling: Pooling) -> Slot {
+        let SlotShape { tokens, .. } = self.arena.shape(qkv);
+        let width = heads.count * heads.width;
+        let (slot, mut data, out) = self.new_slot(self.pooled_rows(), width, 1);
+        let mut scratch = std::mem::take(&mut self.arena.scratch);
+        let (isa, input) = (self.isa, self.input);
+        let mut one = |sequence: usize, rows: Rows, out: &mut [f32]| {
+            let position = pooling.position(input.marks, sequence).expect("pooled attention is that of one position");
+            let seen = if heads.mask == Mask::Causal { position + 1 } else { tokens };
+            let shape = AttentionShape { tokens: seen, heads: heads.count, head_dim: heads.width, mask: Mask::None };
+            let keys_values = rows.rows(0, seen).columns(width, 2 * width);
+            probe_attention(isa, shape, &rows.row(position)[..width], keys_values, out, &mut scratch);
+        };
+        if self.member.size() == 1 {
+            for sequence in 0..self.input.sequences {
+                let rows = self.arena.rows(qkv).rows(sequence * tokens, tokens);
+                one(sequence, rows, &mut data[sequence * out.stride..][..width]);
+            }
+        } else if let Some(rows) = gather(&mut self.member, tokens, self.arena.rows(qkv)) {
+            one(0, rows, &mut data[..width]);
+        }
+        self.arena.scratch = scratch;
+        self.arena.put(slot, data);
+        slot
+    }
+
     fn pool(&mut self, x: Slot, pooling: Pooling) -> Slot {
         let SlotShape { width, tokens, .. } = self.arena.shape(x);
         let sequences = self.pooled_rows();
         let (slot, mut data, shape) = self.new_slot(sequences, width, 1);
         let input = self.input;
-        let one = |sequence: usize, rows: Rows, out: &mut [f32]| match pooling {
-            Pooling::MeanFrom(first) => mean(rows.rows(first, rows.count - first), out),
-            Pooling::At(position) => out.copy_from_slice(rows.row(position)),
-            Pooling::Marked => out.copy_from_slice(rows.row(input.marks[sequence])),
+        let one = |sequence: usize, rows: Rows, out: &mut [f32]| match pooling.position(input.marks, sequence) {
+            Ok(position) => out.copy_from_slice(rows.row(position)),
+            Err(first) => mean(rows.rows(first, rows.count - first), out),
         };
         if self.member.size() == 1 {
             for sequence in 0..sequences {
@@ -313,6 +342,10 @@ impl Exec for CpuExec<'_> {
         }
         self.arena.put(slot, data);
         slot
+    }
+
+    fn is_observed(&self) -> bool {
+        self.taps.is_some()
     }
 
     fn tap(&mut self, tap: Tap, x: Slot) {

@@ -55,6 +55,20 @@ pub enum Pooling {
     Marked,
 }
 
+impl Pooling {
+    /// The position in a sequence that is taken, or the first of those whose mean is. `marks`: one position a sequence.
+    ///
+    /// # Errors
+    /// It is a mean.
+    pub fn position(self, marks: &[usize], sequence: usize) -> Result<usize, usize> {
+        match self {
+            Pooling::MeanFrom(first) => Err(first),
+            Pooling::At(position) => Ok(position),
+            Pooling::Marked => Ok(marks[sequence]),
+        }
+    }
+}
+
 /// A value that an observer may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tap {
@@ -98,8 +112,18 @@ pub trait Exec: Blocks {
     /// Attention of one query a sequence, [sequences, D], over the sequence's tokens [k | v], [rows, 2 D]; gives
     /// [sequences, D]. The mask of `heads` is not used.
     fn probe_attention(&mut self, query: Slot, keys_values: Slot, heads: Heads) -> Slot;
+    /// [`Blocks::block`] for the last one, whose result is pooled.
+    fn last_block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Exec, Slot) -> Slot) -> Slot;
+    /// Attention of one position of each sequence over fused rows [q | k | v], as far as the mask lets it see: what
+    /// `pool(attention(qkv))` gives, without the rows that nobody reads. Gives [sequences, D]. `pooling` names a position.
+    fn pooled_attention(&mut self, qkv: Slot, heads: Heads, pooling: Pooling) -> Slot {
+        let all = self.attention(qkv, heads);
+        self.pool(all, pooling)
+    }
     /// One row a sequence: [sequences, D].
     fn pool(&mut self, x: Slot, pooling: Pooling) -> Slot;
+    /// Whether somebody looks at taps: then all tokens have to be computed, else only those that the embedding needs.
+    fn is_observed(&self) -> bool;
     /// Shows a value to an observer, if there is one.
     fn tap(&mut self, tap: Tap, x: Slot);
 }

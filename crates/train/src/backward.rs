@@ -2,7 +2,7 @@
 
 use crate::arena::TapeMemory;
 use crate::params::ParamGradients;
-use crate::tape::{Node, Op, Shape, Tape, attention_shape, value};
+use crate::tape::{Node, Op, Shape, Tape, attention_shape, pooled_attention, value};
 use openvision_kernels::Buffer;
 use openvision_kernels::act::{Activation, activate_backward};
 use openvision_kernels::attention::{
@@ -128,6 +128,9 @@ impl Backward<'_, '_> {
             Op::ProbeAttention { query, keys_values, heads } => {
                 self.probe_attention(query, keys_values, heads, shape.view(&slope));
             }
+            Op::PooledAttention { qkv, heads, pooling } => {
+                self.pooled_attention(qkv, heads, pooling, shape.view(&slope));
+            }
             Op::Pool { x, pooling } => self.pool(x, pooling, shape.view(&slope)),
         }
         self.tape.arena.give(slope);
@@ -183,22 +186,41 @@ impl Backward<'_, '_> {
         self.put(keys_values, dkeys_values);
     }
 
+    fn pooled_attention(&mut self, qkv: Slot, heads: Heads, pooling: Pooling, dy: Rows) {
+        let mut dqkv = self.slope(qkv);
+        let rows = value(&self.tape.nodes, qkv);
+        let mut of_rows = self.shape(qkv).view_mut(&mut dqkv);
+        let mut dquery = vec![0.0; dy.width];
+        for sequence in 0..dy.count {
+            let attention = (qkv, heads, pooling);
+            let (shape, row, seen) = pooled_attention(&self.tape.nodes, self.tape.input, attention, sequence);
+            let width = shape.width();
+            dquery.fill(0.0);
+            probe_attention_backward(ProbeAttentionBackward {
+                shape,
+                query: &rows.row(row)[..width],
+                keys_values: rows.rows(seen, shape.tokens).columns(width, 2 * width),
+                dy: dy.row(sequence),
+                dquery: &mut dquery,
+                dkeys_values: of_rows.rows_mut(seen, shape.tokens).columns_mut(width, 2 * width),
+            });
+            of_rows.row_mut(row)[..width].iter_mut().zip(&dquery).for_each(|(d, dquery)| *d += dquery);
+        }
+        self.put(qkv, dqkv);
+    }
+
     fn pool(&mut self, x: Slot, pooling: Pooling, dy: Rows) {
         let shape = self.shape(x);
         let mut dx = self.slope(x);
         let mut rows = shape.view_mut(&mut dx);
         for sequence in 0..dy.count {
             let (start, dy) = (sequence * shape.tokens, dy.row(sequence));
-            let position = match pooling {
-                Pooling::MeanFrom(first) => {
-                    mean_backward(dy, rows.rows_mut(start + first, shape.tokens - first));
-                    continue;
+            match pooling.position(self.tape.input.marks, sequence) {
+                Ok(position) => {
+                    let row = rows.row_mut(start + position);
+                    row.iter_mut().zip(dy).for_each(|(d, dy)| *d += dy);
                 }
-                Pooling::At(position) => position,
-                Pooling::Marked => self.tape.input.marks[sequence],
-            };
-            for (d, dy) in rows.row_mut(start + position).iter_mut().zip(dy) {
-                *d += dy;
+                Err(first) => mean_backward(dy, rows.rows_mut(start + first, shape.tokens - first)),
             }
         }
         self.put(x, dx);

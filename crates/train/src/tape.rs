@@ -8,7 +8,7 @@ use crate::arena::{Scratch, TapeArena};
 use crate::params::ParamValues;
 use openvision_kernels::Buffer;
 use openvision_kernels::act::{Activation, activate};
-use openvision_kernels::attention::{AttentionShape, attention, probe_attention};
+use openvision_kernels::attention::{AttentionShape, Mask, attention, probe_attention};
 use openvision_kernels::gemm::{Output, Sequences, gemm_tokens};
 use openvision_kernels::norm::layer_norm;
 use openvision_kernels::patch::patch_row;
@@ -52,6 +52,8 @@ pub(crate) enum Op {
     Probe { table: TableId },
     /// Backward reads the query and the tokens; probabilities are computed again.
     ProbeAttention { query: Slot, keys_values: Slot, heads: Heads },
+    /// Backward reads the fused rows; probabilities are computed again.
+    PooledAttention { qkv: Slot, heads: Heads, pooling: Pooling },
     /// Backward reads nothing.
     Pool { x: Slot, pooling: Pooling },
 }
@@ -220,6 +222,16 @@ impl<'a> Tape<'a> {
                     probe_attention(isa, attention_shape(tokens, heads), row, tokens_of_one, target, scratch);
                 }
             }
+            Op::PooledAttention { qkv, heads, pooling } => {
+                let (mut out, scratch) = (out, &mut self.arena.scratch.attention);
+                for sequence in 0..shape.rows {
+                    let (shape, row, seen) = pooled_attention(&self.nodes, self.input, (qkv, heads, pooling), sequence);
+                    let rows = value(&self.nodes, qkv);
+                    let query = &rows.row(row)[..shape.width()];
+                    let keys_values = rows.rows(seen, shape.tokens).columns(shape.width(), 2 * shape.width());
+                    probe_attention(isa, shape, query, keys_values, out.row_mut(sequence), scratch);
+                }
+            }
             Op::Pool { x, pooling } => self.pool_into(x, pooling, out),
         }
         self.nodes[slot.0].value = Some(data);
@@ -293,12 +305,27 @@ impl<'a> Tape<'a> {
         for sequence in 0..out.count {
             let rows = value(&self.nodes, x).rows(sequence * tokens, tokens);
             let out = out.row_mut(sequence);
-            match pooling {
-                Pooling::MeanFrom(first) => mean(rows.rows(first, tokens - first), out),
-                Pooling::At(position) => out.copy_from_slice(rows.row(position)),
-                Pooling::Marked => out.copy_from_slice(rows.row(self.input.marks[sequence])),
+            match pooling.position(self.input.marks, sequence) {
+                Ok(position) => out.copy_from_slice(rows.row(position)),
+                Err(first) => mean(rows.rows(first, tokens - first), out),
             }
         }
+    }
+
+    /// Records a block. One inside another belongs to the outer one.
+    fn in_a_block(&mut self, body: impl FnOnce(&mut Self) -> Slot) -> Slot {
+        if self.keep == Keep::Everything || self.in_block {
+            return body(self);
+        }
+        let start = self.nodes.len();
+        self.in_block = true;
+        let out = body(self);
+        self.in_block = false;
+        for slot in (start..self.nodes.len()).filter(|&slot| slot != out.0) {
+            self.forget(slot);
+        }
+        self.blocks.push(Block { slots: start..self.nodes.len(), dropped: true });
+        out
     }
 
     /// Gives up what a slot holds.
@@ -314,6 +341,20 @@ impl Drop for Tape<'_> {
     fn drop(&mut self) {
         (0..self.nodes.len()).for_each(|slot| self.forget(slot));
     }
+}
+
+/// Of one sequence's pooled attention: what the kernel computes, the row of the query, and the first row that it sees.
+pub(crate) fn pooled_attention(
+    nodes: &[Node],
+    input: CpuInput,
+    (qkv, heads, pooling): (Slot, Heads, Pooling),
+    sequence: usize,
+) -> (AttentionShape, usize, usize) {
+    let tokens = nodes[qkv.0].shape.tokens;
+    let position = pooling.position(input.marks, sequence).expect("pooled attention is that of one position");
+    let seen = if heads.mask == Mask::Causal { position + 1 } else { tokens };
+    let shape = AttentionShape { mask: Mask::None, ..attention_shape(seen, heads) };
+    (shape, sequence * tokens + position, sequence * tokens)
 }
 
 /// The kernel's description of an attention.
@@ -352,20 +393,8 @@ impl Blocks for Tape<'_> {
         self.push(Op::Attention { qkv, heads }, Shape { width, ..self.shape(qkv) })
     }
 
-    /// A block inside a block belongs to the outer one.
     fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Blocks, Slot) -> Slot) -> Slot {
-        if self.keep == Keep::Everything || self.in_block {
-            return body(self, x);
-        }
-        let start = self.nodes.len();
-        self.in_block = true;
-        let out = body(self, x);
-        self.in_block = false;
-        for slot in (start..self.nodes.len()).filter(|&slot| slot != out.0) {
-            self.forget(slot);
-        }
-        self.blocks.push(Block { slots: start..self.nodes.len(), dropped: true });
-        out
+        self.in_a_block(|tape| body(tape, x))
     }
 }
 
@@ -390,9 +419,23 @@ impl Exec for Tape<'_> {
         self.push(Op::ProbeAttention { query, keys_values, heads }, self.shape(query))
     }
 
+    fn last_block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Exec, Slot) -> Slot) -> Slot {
+        self.in_a_block(|tape| body(tape, x))
+    }
+
+    fn pooled_attention(&mut self, qkv: Slot, heads: Heads, pooling: Pooling) -> Slot {
+        let shape = Shape { rows: self.input.sequences, width: heads.count * heads.width, tokens: 1 };
+        self.push(Op::PooledAttention { qkv, heads, pooling }, shape)
+    }
+
     fn pool(&mut self, x: Slot, pooling: Pooling) -> Slot {
         let shape = Shape { rows: self.input.sequences, tokens: 1, ..self.shape(x) };
         self.push(Op::Pool { x, pooling }, shape)
+    }
+
+    /// What training reads as taps it asks for by `Until`.
+    fn is_observed(&self) -> bool {
+        false
     }
 
     fn tap(&mut self, tap: Tap, x: Slot) {

@@ -187,14 +187,14 @@ impl Seven<'_> {
             || Tiles { pair: group.start, end: group.end, pairs_of_one: self.pairs_of_one(), highest: S::TILE_ROWS };
         let count = tiles().count();
         for panel in 0..panels {
-            let [now, next] = &mut sums.b;
+            let [now, after] = &mut sums.b;
             if panel == 0 || !S::SPARE_REGISTERS {
                 s.vectorize(AllPanelSums(self.sums_of(chunk, panel, now)));
             }
-            let next_sums = if panel + 1 < panels { self.sums_of(chunk, panel + 1, next) } else { PanelSums::NONE };
+            let next = if panel + 1 < panels { self.sums_of(chunk, panel + 1, after) } else { PanelSums::NONE };
             for (tile, (pair, rows)) in tiles().enumerate() {
-                let place = Place { pair, rows, group: &group, panel, tile, tiles: count };
-                self.tile(s, chunk, place, now, sums.a, next_sums);
+                let place = Place { chunk, pair, rows, group: &group, panel, tile, tiles: count, next };
+                self.tile(s, place, now, sums.a);
             }
             sums.b.swap(0, 1);
         }
@@ -239,8 +239,8 @@ impl Seven<'_> {
     /// The four tiles of C that belong to some pairs of rows and a pair of panels, of which the sums are `b`. On the way the
     /// tile makes its share of the next sums, and asks for its share of the panels after those.
     #[inline(always)]
-    fn tile<S: Simd>(&self, s: S, chunk: Chunk, place: Place, b: &[f32], a: &[f32], next: PanelSums) {
-        let weights = &self.linear.weights;
+    fn tile<S: Simd>(&self, s: S, place: Place, b: &[f32], a: &[f32]) {
+        let (weights, chunk) = (&self.linear.weights, place.chunk);
         let (width, vectors, half) = (weights.panel_width(), weights.panel_vectors(), chunk.half);
         let (row, _) = self.rows_of(place.pair);
         let (_, last_is_whole) = self.rows_of(place.pair + place.rows - 1);
@@ -262,7 +262,7 @@ impl Seven<'_> {
             Prefetch::of_next(start, quarter, half, place.tile, place.tiles)
         };
         let share = (quarter / LANES).div_ceil(2 * place.tiles);
-        let made = |i: usize| next.share((2 * place.tile + i) * share, share, half);
+        let made = |i: usize| place.next.share((2 * place.tile + i) * share, share, half);
         let none = std::ptr::null::<f32>();
         let product = |a: *const f32, a_stride: usize, b: *const f32, start: *const f32, c: *mut f32| Tile {
             a,
@@ -340,6 +340,7 @@ struct Kept {
 /// Which tile.
 #[derive(Clone, Copy)]
 struct Place<'a> {
+    chunk: Chunk,
     /// The first pair of rows, and how many pairs.
     pair: usize,
     rows: usize,
@@ -350,6 +351,8 @@ struct Place<'a> {
     /// Which of how many tiles above one another.
     tile: usize,
     tiles: usize,
+    /// Sums of the next pair of panels, of which this tile makes a share.
+    next: PanelSums,
 }
 
 /// S1 = A21 + A22, S2 = S1 - A11, S3 = A11 - A21, S4 = A12 - S2 of one pair of rows, `distance` apart.

@@ -335,6 +335,10 @@ impl Exec for Recorder<'_> {
         self.slot(y)
     }
 
+    fn last_block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Exec, Slot) -> Slot) -> Slot {
+        body(self, x)
+    }
+
     fn pool(&mut self, x: Slot, pooling: Pooling) -> Slot {
         let x = self.slots[x.0].clone();
         let y = match pooling {
@@ -363,6 +367,11 @@ impl Exec for Recorder<'_> {
             }
         };
         self.slot(y)
+    }
+
+    /// Graphs have all tokens.
+    fn is_observed(&self) -> bool {
+        true
     }
 
     fn tap(&mut self, tap: Tap, x: Slot) {
