@@ -89,6 +89,7 @@ fn squash(filter: &str, width: usize, height: usize) -> Preprocess {
         alpha: Alpha::Drop,
         orient: false,
         gray16: Gray16::Clip,
+        scaled_decode: None,
     }
 }
 
