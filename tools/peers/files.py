@@ -152,9 +152,9 @@ class Peer:
             raise SystemExit(f"{self.name} ended")
         return json.loads(answer)
 
-    def choose(self):
-        """The fastest variant by the better of two runs each."""
-        times = {variant: min(self.run(variant) for _ in range(2)) for variant in self.variants}
+    def choose(self, tries):
+        """The fastest variant by the best of some runs each."""
+        times = {variant: min(self.run(variant) for _ in range(tries)) for variant in self.variants}
         self.variant = min(times, key=times.get)
         print(f"{self.name}: {({key: round(value, 3) for key, value in times.items()})}", file=sys.stderr)
 
@@ -206,6 +206,7 @@ def main():
     parser.add_argument("--model", help="a model folder that `models init` or `models convert` wrote")
     parser.add_argument("--torch", help="a Python with torch and open_clip_torch")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tries", type=int, default=2, help="runs of each variant of a peer before the best is taken")
     parser.add_argument("--take", type=int, help="only so many of the files, evenly chosen")
     parser.add_argument("--repeat", type=int, default=1, help="go through the files so often in each run")
     parser.add_argument("--threads", type=int, default=2)
@@ -229,7 +230,7 @@ def compete(arguments, folder):
         subprocess.run(convert, check=True, stdout=subprocess.DEVNULL)
         peers.insert(0, Peer("open_clip", arguments.torch, request))
     for peer in peers:
-        peer.choose()
+        peer.choose(arguments.tries)
     ours.run()
     compare(ours, peers, strict=not arguments.options)
     programs = [ours, *peers]
