@@ -1,7 +1,7 @@
 //! From a decoded picture to the pixel tensor of a vision encoder, exactly as open_clip or Hugging Face's Pillow
 //! processors do it: orientation, resize, crop or pad, RGB, scale, normalize. The recipe is data.
 
-use crate::image::{Mode, Picture};
+use crate::image::{Mode, Picture, Scale};
 use openvision_kernels::Isa;
 use openvision_kernels::resize::{self, Filter, Resize};
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,10 @@ pub struct Preprocess {
     pub orient: bool,
     /// What becomes of 16-bit gray.
     pub gray16: Gray16,
+    /// JPEG pictures may be decoded at a half, a quarter or an eighth of their size, where both sides stay at least this
+    /// many times what they are resized to. Other pixels than those of whole decoding, a little; `None` is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaled_decode: Option<u8>,
 }
 
 /// Why a recipe or a call of it is wrong.
@@ -187,6 +191,7 @@ impl Preprocess {
             alpha: Alpha::Drop,
             orient: true,
             gray16: Gray16::Scale,
+            scaled_decode: None,
         }
     }
 
@@ -213,7 +218,23 @@ impl Preprocess {
         if let Some(value) = self.std.iter().find(|value| !(value.is_finite() && **value > 0.0)) {
             return Err(field_error("std", format!("{value} is not a positive finite number")));
         }
+        if let Some(times) = self.scaled_decode.filter(|times| !(1..=8).contains(times)) {
+            return Err(field_error("scaled_decode", format!("{times} is not in 1..=8")));
+        }
         Ok(())
+    }
+
+    /// The smallest scale at which a JPEG picture of `width` x `height` may be decoded, whichever way it lies.
+    pub fn decode_scale(&self, width: usize, height: usize) -> Scale {
+        let Some(times) = self.scaled_decode.map(usize::from) else { return Scale::Whole };
+        let fits = |scale: &Scale| {
+            let (width, height) = (scale.of(width), scale.of(height));
+            [(width, height), (height, width)].into_iter().all(|(width, height)| {
+                let plan = geometry::plan(self, width, height);
+                width >= times * plan.width && height >= times * plan.height
+            })
+        };
+        [Scale::Eighth, Scale::Quarter, Scale::Half].into_iter().find(fits).unwrap_or(Scale::Whole)
     }
 
     /// The resized and cropped picture in RGB, `size.1` wide and `size.0` high: the bytes that open_clip gives to

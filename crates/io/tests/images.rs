@@ -1,6 +1,6 @@
 //! Pictures against Pillow: decoded bytes, resized bytes, pixel tensors, hostile files.
 
-use openvision_io::image::{self, Format, ImageError, Limits, Mode, Picture};
+use openvision_io::image::{self, Format, ImageError, Limits, Mode, Picture, Scale};
 use openvision_io::preprocess::{
     Alpha, Gray16, IMAGENET_MEAN, IMAGENET_STD, Interpolation, OPENAI_MEAN, OPENAI_STD, Order, Preprocess, ResizeMode,
 };
@@ -89,6 +89,7 @@ fn squash(filter: &str, width: usize, height: usize) -> Preprocess {
         alpha: Alpha::Drop,
         orient: false,
         gray16: Gray16::Clip,
+        scaled_decode: None,
     }
 }
 
@@ -125,6 +126,59 @@ fn decoded_pictures_equal_pillow() {
         }
     }
     assert_eq!(names.len(), 15);
+}
+
+/// SHA-256 (its first half) of the pixels that Pillow 13.0.0 gives after `draft(None, (w // s, h // s))` for s of 2, 4, 8.
+const DRAFTS: [(&str, [&str; 3]); 6] = [
+    ("photos/china.jpg", ["ac60e493f2593516", "7f9a6d7c8b68be00", "34e1d9eb3787b14f"]),
+    ("photos/astronaut.jpg", ["f0699e55428eaf96", "73a889d0f7c48f61", "3eee8d0f7b1247d5"]),
+    ("photos/coco-000000160012.jpg", ["fdfec9fe69e952ae", "d5bc246fc24d3c89", "ae9f842ea967cf5c"]),
+    ("photos/coco-000000377575.jpg", ["47f90f435d736e8c", "95e297eddff00651", "ea159ad9a82ea9c0"]),
+    ("caltech101/cup-image_0009.jpg", ["20414560a836df7d", "dd1bdef41fb93fb8", "20ec4285beb666ab"]),
+    ("pillow/cmyk.jpg", ["c998b7ae864ed2ab", "0c9241171231d429", "9a2cb19e223a48b3"]),
+];
+
+#[test]
+fn scaled_decoding_equals_pillows_draft_mode() {
+    if !TURBO {
+        return;
+    }
+    for (name, hashes) in DRAFTS {
+        let path = testdata("images").join(name);
+        let whole = image::read(&path, &Limits::default()).expect("decodes");
+        for (scale, want) in [Scale::Half, Scale::Quarter, Scale::Eighth].into_iter().zip(hashes) {
+            let picture = image::read_scaled(&path, &Limits::default(), &|width, height| {
+                assert_eq!((width, height), (whole.width, whole.height));
+                scale
+            });
+            let picture = picture.expect("decodes");
+            let size = (whole.width.div_ceil(scale.divisor()), whole.height.div_ceil(scale.divisor()));
+            assert_eq!((picture.width, picture.height, picture.mode), (size.0, size.1, whole.mode), "{name}");
+            assert_eq!(sha256(&picture.data)[..16], *want, "{name} {scale:?}");
+        }
+    }
+}
+
+#[test]
+fn a_scale_leaves_the_pixels_that_resizing_needs() {
+    let recipe = |times| Preprocess { scaled_decode: times, ..squash("bilinear", 160, 160) };
+    let cases = [
+        (None, (4000, 3000), Scale::Whole),
+        (Some(1), (4000, 3000), Scale::Eighth),
+        (Some(2), (4000, 3000), Scale::Eighth),
+        (Some(3), (4000, 3000), Scale::Quarter),
+        (Some(1), (640, 319), Scale::Half), // 160 rows, rounded up
+        (Some(1), (640, 318), Scale::Whole),
+        (Some(1), (318, 640), Scale::Whole),
+        (Some(2), (640, 480), Scale::Whole),
+    ];
+    for (times, (width, height), want) in cases {
+        assert_eq!(recipe(times).decode_scale(width, height), want, "{times:?} {width}x{height}");
+    }
+    // The longer side of a crop may be cut off: the shorter one decides.
+    let crop = Preprocess { resize: ResizeMode::Shortest, ..recipe(Some(2)) };
+    assert_eq!(crop.decode_scale(3000, 1300), Scale::Quarter);
+    assert!(recipe(Some(0)).check().is_err() && recipe(Some(9)).check().is_err());
 }
 
 #[test]

@@ -195,6 +195,8 @@ struct Queries<'a, 'b> {
     first: usize,
     out: RowsMut<'b>,
     scratch: &'a mut [f32],
+    /// Added to the raw scores of every key, [padded]; empty for nothing.
+    bias: &'a [f32],
 }
 
 impl Kernel for Queries<'_, '_> {
@@ -250,6 +252,7 @@ impl Queries<'_, '_> {
                 Mask::Causal => self.first + row + i + 1,
             };
             let line = &mut scores[i * stride..][..stride];
+            line.iter_mut().zip(self.bias).for_each(|(score, bias)| *score += bias);
             sums[i] = softmax_row(s, line, visible, scale);
         }
     }
@@ -317,16 +320,7 @@ pub fn attention(isa: Isa, member: &mut Member, shape: AttentionShape, qkv: Rows
     scratch.ensure(shape.scratch_length());
     let panels = Panels { shape, start: member.exchange(shape.exchange_length()) };
     if member.size() == 1 {
-        assert_eq!(qkv.count % shape.tokens, 0, "attention over whole sequences of {} tokens", shape.tokens);
-        for first in (0..qkv.count).step_by(shape.tokens) {
-            let rows = qkv.rows(first, shape.tokens);
-            // SAFETY: `exchange` gave room for the shape, and this member is alone.
-            unsafe { panels.put(0, rows) };
-            let stride = out.stride;
-            let out = RowsMut::strided(&mut out.data[first * stride..], shape.tokens, width, stride);
-            isa.run(Queries { panels, qkv: rows, first: 0, out, scratch });
-        }
-        return;
+        return alone(isa, panels, qkv, out, scratch, &[]);
     }
     let part = member.part(shape.tokens);
     assert_eq!(qkv.count, part.len(), "a member works on its part of one sequence");
@@ -335,7 +329,57 @@ pub fn attention(isa: Isa, member: &mut Member, shape: AttentionShape, qkv: Rows
     // ago, and every member has been at the barrier of the turn between; all lay it out alike (`announce`).
     unsafe { panels.put(part.start, qkv) };
     member.meet(shape.claim());
-    isa.run(Queries { panels, qkv, first: part.start, out, scratch });
+    isa.run(Queries { panels, qkv, first: part.start, out, scratch, bias: &[] });
+}
+
+/// Whole sequences on a member that is alone; `bias` [sequences, padded tokens] or nothing.
+fn alone(isa: Isa, panels: Panels, qkv: Rows, out: RowsMut, scratch: &mut [f32], bias: &[f32]) {
+    let shape = panels.shape;
+    assert_eq!(qkv.count % shape.tokens, 0, "attention over whole sequences of {} tokens", shape.tokens);
+    let mut bias = bias.chunks_exact(shape.padded());
+    for first in (0..qkv.count).step_by(shape.tokens) {
+        let rows = qkv.rows(first, shape.tokens);
+        // SAFETY: `exchange` gave room for the shape, and this member is alone.
+        unsafe { panels.put(0, rows) };
+        let stride = out.stride;
+        let out = RowsMut::strided(&mut out.data[first * stride..], shape.tokens, shape.width(), stride);
+        let bias = bias.next().unwrap_or_default();
+        isa.run(Queries { panels, qkv: rows, first: 0, out, scratch, bias });
+    }
+}
+
+/// [`attention`] over tokens that stand for several each: a token of size s counts s times, which is to say that ln s
+/// is added to its scores (proportional attention of arXiv:2210.09461). `sizes`: [sequences × tokens].
+///
+/// # Panics
+/// As [`attention`], in a team, or where there is not one size a token.
+pub fn sized_attention(
+    isa: Isa,
+    member: &mut Member,
+    shape: AttentionShape,
+    (qkv, sizes): (Rows, &[f32]),
+    out: RowsMut,
+    scratch: &mut Buffer,
+) {
+    let (width, padded) = (shape.width(), shape.padded());
+    assert!(qkv.width == 3 * width && out.width == width, "attention rows of {} and {}", qkv.width, out.width);
+    assert!(qkv.count == out.count && qkv.count == sizes.len(), "attention has as many rows out and sizes as in");
+    assert!(shape.tokens > 0 && width > 0 && member.size() == 1, "attention over something, alone");
+    qkv.check();
+    out.check();
+    // The scratch of the scores, and behind it the logarithms of the sizes.
+    let (length, sequences) = (shape.scratch_length(), qkv.count / shape.tokens);
+    scratch.ensure(length + sequences * padded);
+    let mut bias = std::mem::take(scratch);
+    let (scores, logarithms) = bias.split_at_mut(length);
+    let scale = (shape.head_dim as f32).sqrt();
+    for (line, sizes) in logarithms.chunks_exact_mut(padded).zip(sizes.chunks_exact(shape.tokens)) {
+        line.fill(0.0);
+        line.iter_mut().zip(sizes).for_each(|(bias, size)| *bias = f64::from(*size).ln() as f32 * scale);
+    }
+    let panels = Panels { shape, start: member.exchange(shape.exchange_length()) };
+    alone(isa, panels, qkv, out, scores, &logarithms[..sequences * padded]);
+    *scratch = bias;
 }
 
 /// The rows of all members in token order, [tokens, D], on rank 0; nothing on the others.
@@ -578,6 +622,39 @@ pub(crate) mod tests {
             }
         });
         result.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_token_of_size_three_counts_as_three() {
+        for shape in shapes().into_iter().filter(|shape| shape.mask == Mask::None) {
+            let (n, d) = (shape.tokens, shape.width());
+            let sizes: Vec<f32> = (0..n).map(|i| (1 + i % 3) as f32).collect();
+            let qkv = uniform(5, n * 3 * d);
+            // The same tokens, each as often as its size says; the queries' results are those of their first copies.
+            let copies: Vec<usize> = (0..n).flat_map(|i| std::iter::repeat_n(i, 1 + i % 3)).collect();
+            let long: Vec<f32> = copies.iter().flat_map(|&i| qkv[i * 3 * d..(i + 1) * 3 * d].to_vec()).collect();
+            let want = oracle(AttentionShape { tokens: copies.len(), ..shape }, &long);
+            let mut first: Option<Vec<f32>> = None;
+            for isa in Isa::present() {
+                let (mut memory, mut scratch) = (TeamMemory::default(), Buffer::default());
+                let mut out = vec![f32::NAN; 2 * n * d];
+                let twice = [&qkv[..], &qkv[..]].concat();
+                let rows = Rows::new(&twice, 2 * n, 3 * d);
+                let target = RowsMut::new(&mut out, 2 * n, d);
+                let both = [&sizes[..], &vec![1.0; n]].concat();
+                sized_attention(isa, &mut Member::solo(&mut memory), shape, (rows, &both), target, &mut scratch);
+                for (at, token) in copies.iter().enumerate() {
+                    for (got, want) in out[token * d..][..d].iter().zip(&want[at * d..][..d]) {
+                        assert!((f64::from(*got) - want).abs() < 3e-6, "{} {shape:?} {got} {want}", isa.name());
+                    }
+                }
+                let mut plain = vec![0.0; n * d];
+                let (rows, target) = (Rows::new(&qkv, n, 3 * d), RowsMut::new(&mut plain, n, d));
+                attention(isa, &mut Member::solo(&mut memory), shape, rows, target, &mut scratch);
+                assert_eq!(plain, out[n * d..], "{} {shape:?} sizes of one", isa.name());
+                assert_eq!(first.get_or_insert_with(|| out.clone()), &out, "{} {shape:?}", isa.name());
+            }
+        }
     }
 
     #[test]

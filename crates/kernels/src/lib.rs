@@ -14,6 +14,7 @@ pub mod gemm;
 #[cfg(feature = "heif")]
 pub mod heif;
 pub mod isa;
+pub mod merge;
 pub mod norm;
 pub mod patch;
 pub mod peak;

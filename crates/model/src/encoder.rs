@@ -45,7 +45,7 @@ pub struct Pass<'a> {
     pub count: usize,
     /// How far to go.
     pub until: Until,
-    /// Fills an item's input; called once for each item, on the thread that encodes it.
+    /// Fills an item's input; called once for each item, on one of the threads that encode it.
     pub fill: &'a (dyn Fn(usize, Item) -> Fill + Sync),
     /// Takes an item's raw embedding; called on every thread, in no particular order.
     pub sink: &'a (dyn Fn(usize, &[f32]) + Sync),
@@ -158,12 +158,13 @@ impl Encoder {
         // What does not fill all threads equally is split by tokens instead, so that none of them waits.
         let left_over = match (threads, group) {
             (1, _) => 0,
+            _ if self.merges() => 0,
             (_, 1) => pass.count % threads,
             _ if pass.count < threads => pass.count,
             _ => 0,
         };
         let whole = pass.count - left_over;
-        let stop = AtomicBool::new(false);
+        let (stop, prepared) = (AtomicBool::new(false), AtomicBool::new(false));
         if whole > 0 {
             let group = group.min(whole.div_ceil(threads));
             let next = AtomicUsize::new(0);
@@ -172,6 +173,11 @@ impl Encoder {
                 while !stop.load(Ordering::Relaxed) {
                     let start = next.fetch_add(group, Ordering::Relaxed);
                     if start >= whole {
+                        // Groups are of one where something is left over: this is the first thread without work.
+                        if start == whole && left_over > 0 {
+                            lock(&self.shared).fill(self.shape, whole..whole + 1, pass, &stop);
+                            prepared.store(true, Ordering::Relaxed);
+                        }
                         return;
                     }
                     worker.inputs.fill(self.shape, start..(start + group).min(whole), pass, &stop);
@@ -183,10 +189,17 @@ impl Encoder {
         for index in whole..pass.count {
             let shared = &mut *lock(&self.shared);
             if !stop.load(Ordering::Relaxed) {
-                shared.fill(self.shape, index..index + 1, pass, &stop);
+                if index > whole || !prepared.load(Ordering::Relaxed) {
+                    shared.fill(self.shape, index..index + 1, pass, &stop);
+                }
                 self.run_team(pool, shared, pass);
             }
         }
+    }
+
+    /// Whether an item's tokens are merged, which one thread does for all of them.
+    fn merges(&self) -> bool {
+        matches!(&self.tower, Tower::Image(tower) if tower.merges())
     }
 
     fn run_team(&self, pool: &Pool, inputs: &Inputs, pass: &Pass) {

@@ -38,14 +38,18 @@ pub(crate) fn short(hash: &blake3::Hash) -> String {
     hash.to_hex().as_str()[..32].to_owned()
 }
 
-/// Fingerprint of image embeddings: weights, image tower, preprocessing with orientation, decoder, precision.
-pub(crate) fn image(weights: &blake3::Hash, config: &ModelConfig) -> String {
-    let recipe = serde_json::json!({
+/// Fingerprint of image embeddings: weights, image tower, preprocessing with orientation, decoder, precision, and the
+/// tokens merged in each block where there are any.
+pub(crate) fn image(weights: &blake3::Hash, config: &ModelConfig, merge_tokens: usize) -> String {
+    let mut recipe = serde_json::json!({
         "image": config.image,
         "preprocess": config.preprocess,
         "decoder": openvision_io::image::DECODER,
         "precision": "f32",
     });
+    if merge_tokens > 0 {
+        recipe["merge_tokens"] = merge_tokens.into();
+    }
     combine(weights, &recipe.to_string())
 }
 

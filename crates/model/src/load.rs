@@ -32,6 +32,11 @@ pub struct LoadOptions {
     pub rounded: Option<DType>,
     /// Tokenise OpenVision's texts as the JAX training pipeline did.
     pub jax_texts: bool,
+    /// Tokens of pictures to merge in each block (arXiv:2210.09461); 0 changes nothing.
+    pub merge_tokens: usize,
+    /// Decode JPEG pictures at a half, a quarter or an eighth of their size where both sides stay at least this many
+    /// times what they are resized to; nothing decodes them whole.
+    pub scaled_decode: Option<u8>,
     /// Instruction set; the best where nothing is said.
     pub isa: Option<Isa>,
 }
@@ -46,6 +51,8 @@ impl Default for LoadOptions {
             gelu: None,
             rounded: None,
             jax_texts: false,
+            merge_tokens: 0,
+            scaled_decode: None,
             isa: None,
         }
     }

@@ -13,6 +13,7 @@ use openvision_io::weights::DType;
 use openvision_kernels::attention::{AttentionShape, Mask};
 use openvision_kernels::pool::Pool;
 use openvision_kernels::{Isa, vector};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -29,6 +30,7 @@ pub struct Model {
     pool: Arc<Pool>,
     isa: Isa,
     rounded: Option<DType>,
+    merge_tokens: usize,
     folder: Option<PathBuf>,
     tokenizer: OnceLock<Box<dyn Tokenizer>>,
 }
@@ -49,6 +51,9 @@ fn adjusted(mut config: ModelConfig, options: &LoadOptions) -> ModelConfig {
     }
     if let Some(size) = options.image_size {
         config = config.with_image_size(size);
+    }
+    if options.scaled_decode.is_some() {
+        config.preprocess.scaled_decode = options.scaled_decode;
     }
     config
 }
@@ -92,7 +97,7 @@ impl Model {
             Some(isa) => isa,
             None => Isa::from_environment()?,
         };
-        let image = ImageTower::new(&config.image, config.embed_dim);
+        let image = ImageTower::new(&config.image, config.embed_dim).merging(options.merge_tokens)?;
         let text = config.text.map(|text| TextTower::new(&text, config.embed_dim));
         let plans: Vec<_> = std::iter::once(&image.plan).chain(text.as_ref().map(|text| &text.plan)).collect();
         let problems = check(named, &plans, &["visual.positional_embedding"]);
@@ -119,8 +124,22 @@ impl Model {
             .transpose()?;
         let logit_scale = named.scalar("logit_scale")?.unwrap_or((1.0f32 / 0.07).ln()).exp();
         let logit_bias = if config.family == Family::Siglip { named.scalar("logit_bias")? } else { None };
-        let (notes, folder, tokenizer, rounded) = (Vec::new(), None, OnceLock::new(), options.rounded);
-        Ok(Model { config, notes, image, text, logit_scale, logit_bias, pool, isa, rounded, folder, tokenizer })
+        let (notes, folder, tokenizer) = (Vec::new(), None, OnceLock::new());
+        let (rounded, merge_tokens) = (options.rounded, options.merge_tokens);
+        Ok(Model {
+            config,
+            notes,
+            image,
+            text,
+            logit_scale,
+            logit_bias,
+            pool,
+            isa,
+            rounded,
+            merge_tokens,
+            folder,
+            tokenizer,
+        })
     }
 
     /// The model's folder, if it came from one.
@@ -150,6 +169,11 @@ impl Model {
     /// The pool that runs this model.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Tokens of pictures that are merged in each block.
+    pub fn merge_tokens(&self) -> usize {
+        self.merge_tokens
     }
 
     /// What cosines are multiplied by before a softmax: e^logit_scale.
@@ -185,7 +209,7 @@ impl Model {
     /// The image tower was not loaded.
     pub fn image_fingerprint(&self) -> Result<String, ModelError> {
         let (_, hash) = self.image.as_ref().ok_or(ModelError::NoTower("image"))?;
-        Ok(fingerprint::image(hash, &self.config))
+        Ok(fingerprint::image(hash, &self.config, self.merge_tokens))
     }
 
     /// Fingerprint of this model's text embeddings.
@@ -217,18 +241,24 @@ impl Model {
     pub fn encode_ids(&self, texts: &[Vec<u32>]) -> Result<Vec<f32>, ModelError> {
         let marks = texts.iter().map(|ids| self.mark(ids)).collect::<Result<Vec<usize>, _>>()?;
         let width = self.config.embed_dim;
+        // Equal rows (a prompt of several labels, say) are encoded once.
+        let mut places: BTreeMap<&[u32], Vec<usize>> = BTreeMap::new();
+        texts.iter().enumerate().for_each(|(index, ids)| places.entry(ids).or_default().push(index));
+        let places: Vec<Vec<usize>> = places.into_values().collect();
         let out = Mutex::new(vec![0.0; texts.len() * width]);
         let pass = Pass {
-            count: texts.len(),
+            count: places.len(),
             until: Until::Embedding,
             fill: &|index, item| {
-                item.ids.copy_from_slice(&texts[index]);
-                *item.mark = marks[index];
+                item.ids.copy_from_slice(&texts[places[index][0]]);
+                *item.mark = marks[places[index][0]];
                 Fill::Ready
             },
             sink: &|index, embedding| {
                 let mut out = out.lock().expect("copying does not panic");
-                out[index * width..][..width].copy_from_slice(embedding);
+                for &place in &places[index] {
+                    out[place * width..][..width].copy_from_slice(embedding);
+                }
             },
             observe: None,
         };

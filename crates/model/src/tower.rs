@@ -1,8 +1,10 @@
 //! The two towers as wiring over an executor. One block serves every family, in inference and in training.
 
+use crate::ModelError;
 use crate::config::{ImageConfig, ImagePooling, ModelConfig, TextConfig, TextPooling, TransformerConfig};
 use openvision_kernels::act::Activation;
 use openvision_kernels::attention::Mask;
+use openvision_kernels::merge::Merge;
 use openvision_kernels::patch::PatchGrid;
 use openvision_tensor::{
     Blocks, Exec, Heads, Layout, LinearId, LinearSpec, NormId, ParamPlan, Patches, Pooling, Slot, TableId, TableSpec,
@@ -18,6 +20,8 @@ struct Block {
     mlp_norm: NormId,
     expand: LinearId,
     contract: LinearId,
+    /// Tokens to merge between attention and MLP.
+    merge: Option<Merge>,
 }
 
 impl Block {
@@ -45,6 +49,7 @@ impl Block {
             out,
             expand,
             contract,
+            merge: None,
         }
     }
 
@@ -52,6 +57,7 @@ impl Block {
         let qkv = ex.norm_linear(x, self.attention_norm, self.qkv, Activation::None);
         let attended = ex.attention(qkv, heads);
         let x = ex.linear_add(x, attended, self.out);
+        let x = self.merge.map_or(x, |merge| ex.merge_tokens(x, qkv, heads, merge));
         let hidden = ex.norm_linear(x, self.mlp_norm, self.expand, activation);
         ex.linear_add(x, hidden, self.contract)
     }
@@ -130,7 +136,9 @@ impl Transformer {
         final_norm: NormId,
         pooling: Pooling,
     ) -> Option<Slot> {
-        if let (Until::Embedding, false, Some((last, blocks))) = (until, ex.is_observed(), self.blocks.split_last()) {
+        if let (Until::Embedding, false, Some((last, blocks))) = (until, ex.is_observed(), self.blocks.split_last())
+            && last.merge.is_none()
+        {
             for block in blocks {
                 x = ex.block(x, &|ex, x| block.forward(ex, x, self.heads, self.activation));
             }
@@ -252,6 +260,24 @@ impl ImageTower {
             .then(|| AttentionHead::declare(&mut plan, &config.transformer));
         let pooling = config.pooling;
         Self { plan, patches, pre_norm, transformer, final_norm, projection, pooling, attention_head }
+    }
+
+    /// The tower with `remove` tokens merged in each block; no executor but that of inference runs it.
+    ///
+    /// # Errors
+    /// Its pooling head attends to all tokens.
+    pub(crate) fn merging(mut self, remove: usize) -> Result<Self, ModelError> {
+        if self.attention_head.is_some() && remove > 0 {
+            return Err(ModelError::Input("tokens are not merged under an attention pooling head (SigLIP)".into()));
+        }
+        let merge = Merge { remove, keep_first: self.patches.class.is_some() };
+        self.transformer.blocks.iter_mut().for_each(|block| block.merge = (remove > 0).then_some(merge));
+        Ok(self)
+    }
+
+    /// Whether tokens are merged on the way.
+    pub(crate) fn merges(&self) -> bool {
+        self.transformer.blocks.iter().any(|block| block.merge.is_some())
     }
 
     /// The position table's id, which loading fills by the grid.

@@ -3,7 +3,7 @@
 use crate::inputs::Input;
 use crate::interrupt::Interrupt;
 use crate::output::{Entry, Journal, Meta};
-use crate::pictures::{ItemError, Layer, Run, Want};
+use crate::pictures::{self, ItemError, Layer, Run, Want};
 use crate::{Error, Model};
 use openvision_io::image::Limits;
 use std::collections::{BTreeMap, BTreeSet};
@@ -116,8 +116,9 @@ impl Job<'_> {
             _ => vec![config.embed_dim],
         };
         if !self.files.is_empty() {
-            if !matches!(self.want, Content::Tokens { .. }) {
-                self.model.config.check_pooled()?;
+            match self.want {
+                Content::Tokens { .. } => pictures::check_tokens(self.model)?,
+                _ => self.model.config.check_pooled()?,
             }
             fingerprints.insert("image".to_owned(), self.model.image_fingerprint()?);
             // The class token is no patch.

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::pictures::ItemError;
 use openvision_io::data::parquet::{Column, Pictures, Table};
 use openvision_io::data::tar::Tar;
-use openvision_io::image::{self, ImageError, Limits, Picture};
+use openvision_io::image::{self, ImageError, Limits, Picture, ScaleOf};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Read;
@@ -67,17 +67,19 @@ impl Input {
         }
     }
 
-    /// Reads and decodes the picture.
+    /// Reads and decodes the picture, at the scale that `scale` chooses where it is a JPEG.
     ///
     /// # Errors
     /// It cannot be read, or is no picture. The message has the name.
-    pub fn read(&self, limits: &Limits) -> Result<Picture, ItemError> {
+    pub fn read(&self, limits: &Limits, scale: ScaleOf) -> Result<Picture, ItemError> {
         let named = |source| ImageError::File { path: self.name().as_ref().into(), source: Box::new(source) };
         let decoded = match self {
-            Input::File(path) => return Ok(image::read(path, limits)?),
-            Input::Entry { tar, index, .. } => image::decode(&tar.read(*index, limits.max_bytes)?, limits),
+            Input::File(path) => return Ok(image::read_scaled(path, limits, scale)?),
+            Input::Entry { tar, index, .. } => {
+                image::decode_scaled(&tar.read(*index, limits.max_bytes)?, limits, scale)
+            }
             Input::Row { table, row } => {
-                image::decode(table.get(*row, limits.max_bytes)?.bytes().unwrap_or_default(), limits)
+                image::decode_scaled(table.get(*row, limits.max_bytes)?.bytes().unwrap_or_default(), limits, scale)
             }
             Input::Broken { error, .. } => return Err(error.clone()),
         };

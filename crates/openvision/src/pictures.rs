@@ -10,7 +10,7 @@ use openvision_io::preprocess::PreprocessError;
 use openvision_kernels::vector::{Rows, normalize};
 use openvision_model::tower::Until;
 use openvision_model::{Fill, Item, Pass};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -151,10 +151,18 @@ fn lock<'a, 'b>(mutex: &'a Mutex<InOrder<'b>>) -> MutexGuard<'a, InOrder<'b>> {
 /// # Errors
 /// It is no picture, or cannot be resized.
 pub fn read_pixels(model: &Model, input: &Input, limits: &Limits, out: &mut [f32]) -> Result<(), ItemError> {
-    let picture = input.read(limits)?;
     let preprocess = &model.config.preprocess;
+    let picture = input.read(limits, &|width, height| preprocess.decode_scale(width, height))?;
     let named = |source| ItemError::Preprocess { path: input.name().as_ref().into(), source: Arc::new(source) };
     preprocess.to_tensor(&picture, out).map_err(named)
+}
+
+/// Tokens can be given out only where there is one for each patch.
+pub(crate) fn check_tokens(model: &Model) -> Result<(), Error> {
+    match model.merge_tokens() {
+        0 => Ok(()),
+        _ => Err(Error::Usage("--merge-tokens leaves fewer tokens than patches: it is for embeddings only".into())),
+    }
 }
 
 impl Run<'_> {
@@ -172,13 +180,31 @@ impl Run<'_> {
     /// # Errors
     /// The model has no text tower, a row does not fit it, or `emit` failed.
     pub fn ids(&self, rows: &[Vec<u32>], emit: Emit) -> Result<(), Error> {
-        let marks = rows.iter().map(|ids| self.model.mark(ids)).collect::<Result<Vec<usize>, _>>()?;
+        let copies = Copies::new(rows, REMEMBERED_VALUES / self.values(Kind::Text));
+        let new = &copies.new;
+        let marks = new.iter().map(|&row| self.model.mark(&rows[row])).collect::<Result<Vec<usize>, _>>()?;
         let fill = |index: usize, item: Item| {
-            item.ids.copy_from_slice(&rows[index]);
+            item.ids.copy_from_slice(&rows[new[index]]);
             *item.mark = marks[index];
             Ok(())
         };
-        self.run(Kind::Text, rows.len(), &fill, &|index| PathBuf::from(format!("text {}", index + 1)), emit)
+        let mut remembered = BTreeMap::new();
+        let emit: Emit = &mut |index, outcome| {
+            let next = new.get(index + 1).copied().unwrap_or(rows.len());
+            if copies.last[index] > new[index] {
+                remembered.insert(index, outcome.clone());
+            }
+            emit(new[index], outcome)?;
+            // What lies before the next new row was there before.
+            for row in new[index] + 1..next {
+                let same = copies.same[row];
+                let done = copies.last[same] == row;
+                let outcome = if done { remembered.remove(&same) } else { remembered.get(&same).cloned() };
+                emit(row, outcome.expect("a copy comes after its original"))?;
+            }
+            Ok(())
+        };
+        self.run(Kind::Text, new.len(), &fill, &|index| PathBuf::from(format!("text {}", new[index] + 1)), emit)
     }
 
     fn run(
@@ -227,8 +253,10 @@ impl Run<'_> {
             },
             observe: if matches!(self.want, Want::Tokens(_)) { Some(&observe) } else { None },
         };
-        if kind == Kind::Image && !matches!(self.want, Want::Tokens(_)) {
-            self.model.config.check_pooled()?;
+        match (kind, self.want) {
+            (Kind::Image, Want::Tokens(_)) => check_tokens(self.model)?,
+            (Kind::Image, _) => self.model.config.check_pooled()?,
+            (Kind::Text, _) => {}
         }
         let encoder = match kind {
             Kind::Image => self.model.image()?,
@@ -237,6 +265,16 @@ impl Run<'_> {
         encoder.run(self.model.pool(), &pass);
         let failed = lock(&order).failed.take();
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Values of one result.
+    fn values(&self, kind: Kind) -> usize {
+        let width = match kind {
+            Kind::Image => self.model.config.image.transformer.width,
+            Kind::Text => self.model.config.text.map_or(1, |text| text.transformer.width),
+        };
+        if matches!(self.want, Want::Tokens(_)) { self.tokens(kind) * width } else { self.model.config.embed_dim }
+            .max(1)
     }
 
     fn until(&self) -> Until {
@@ -259,6 +297,40 @@ impl Run<'_> {
 enum Kind {
     Image,
     Text,
+}
+
+/// Most values of results that are kept for rows that come again: 256 MiB.
+const REMEMBERED_VALUES: usize = 64 << 20;
+
+/// Which rows are encoded, and which have the ids of one before them.
+struct Copies {
+    /// Rows to encode, in order.
+    new: Vec<usize>,
+    /// For each row, which of `new` gives its result.
+    same: Vec<usize>,
+    /// For each of `new`, the last row that it gives the result of.
+    last: Vec<usize>,
+}
+
+impl Copies {
+    /// Only the first `most` different rows are looked for again: their results have to be kept.
+    fn new(rows: &[Vec<u32>], most: usize) -> Self {
+        let mut seen: HashMap<&[u32], usize> = HashMap::new();
+        let mut copies = Copies { new: Vec::new(), same: Vec::with_capacity(rows.len()), last: Vec::new() };
+        for (row, ids) in rows.iter().enumerate() {
+            let index = seen.get(ids.as_slice()).copied().unwrap_or(copies.new.len());
+            if index == copies.new.len() {
+                copies.new.push(row);
+                copies.last.push(row);
+                if seen.len() < most {
+                    seen.insert(ids, index);
+                }
+            }
+            copies.last[index] = row;
+            copies.same.push(index);
+        }
+        copies
+    }
 }
 
 /// Token ranges of one item that are there so far.
@@ -295,5 +367,21 @@ impl Layer {
         let mut all: Vec<f32> = parts.remove(&index)?.into_values().flatten().collect();
         all.drain(..self.skip * rows.width);
         Some(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_rows_are_encoded_once() {
+        let rows: Vec<Vec<u32>> = [1, 2, 1, 3, 3, 2, 4].map(|id| vec![id, 0]).to_vec();
+        let copies = Copies::new(&rows, 10);
+        assert_eq!(copies.new, [0, 1, 3, 6]);
+        assert_eq!(copies.same, [0, 1, 0, 2, 2, 1, 3]);
+        assert_eq!(copies.last, [2, 5, 4, 6]);
+        let short_of_memory = Copies::new(&rows, 1);
+        assert_eq!(short_of_memory.same, [0, 1, 0, 2, 3, 4, 5]);
     }
 }

@@ -3,8 +3,9 @@
 use crate::exec::{Blocks, Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
 use crate::{CpuStore, LinearId, NormId, TableId};
 use openvision_kernels::act::Activation;
-use openvision_kernels::attention::{AttentionShape, Mask, attention, gather, probe_attention};
+use openvision_kernels::attention::{AttentionShape, Mask, attention, gather, probe_attention, sized_attention};
 use openvision_kernels::gemm::{Output, Sequences, gemm_tokens};
+use openvision_kernels::merge::{Merge, MergeScratch, merge_tokens, weighted_mean};
 use openvision_kernels::norm::layer_norm;
 use openvision_kernels::patch::patch_row;
 use openvision_kernels::pool::Member;
@@ -20,6 +21,9 @@ pub struct Arena {
     /// Slots in use; those behind keep their memory.
     live: usize,
     scratch: Buffer,
+    /// How many tokens each token stands for, [sequences × tokens]; empty until tokens are merged.
+    sizes: Vec<f32>,
+    merge: MergeScratch,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +52,7 @@ impl Arena {
     /// Forgets all slots; their memory stays.
     pub(crate) fn clear(&mut self) {
         self.live = 0;
+        self.sizes.clear();
     }
 
     /// The slots in use, for [`Arena::release`].
@@ -80,6 +85,12 @@ impl Arena {
 
     pub(crate) fn put(&mut self, slot: Slot, data: Buffer) {
         self.slots[slot.0].data = data;
+    }
+
+    /// Takes rows away from a slot.
+    fn reshape(&mut self, slot: Slot, rows: usize, tokens: usize) {
+        let shape = &mut self.slots[slot.0].shape;
+        (shape.rows, shape.tokens) = (rows, tokens);
     }
 
     pub(crate) fn shape(&self, slot: Slot) -> SlotShape {
@@ -207,10 +218,41 @@ impl Blocks for CpuExec<'_> {
         let (slot, mut data, out) = self.new_slot(rows, shape.width(), tokens);
         let mut scratch = std::mem::take(&mut self.arena.scratch);
         let target = RowsMut::strided(&mut data, rows, shape.width(), out.stride);
-        attention(self.isa, &mut self.member, shape, self.arena.rows(qkv), target, &mut scratch);
+        if self.arena.sizes.is_empty() {
+            attention(self.isa, &mut self.member, shape, self.arena.rows(qkv), target, &mut scratch);
+        } else {
+            let rows = (self.arena.rows(qkv), &self.arena.sizes[..]);
+            sized_attention(self.isa, &mut self.member, shape, rows, target, &mut scratch);
+        }
         self.arena.scratch = scratch;
         self.arena.put(slot, data);
         slot
+    }
+
+    fn merge_tokens(&mut self, x: Slot, qkv: Slot, heads: Heads, merge: Merge) -> Slot {
+        assert_eq!(self.member.size(), 1, "tokens are merged where all of a sequence's are");
+        let SlotShape { width, stride, tokens, .. } = self.arena.shape(x);
+        let (left, sequences) = (merge.left(tokens), self.input.sequences);
+        let (mut data, mut scratch) = (self.arena.lend(x), std::mem::take(&mut self.arena.merge));
+        let mut sizes = std::mem::take(&mut self.arena.sizes);
+        if sizes.is_empty() {
+            sizes.resize(sequences * tokens, 1.0);
+        }
+        let keys = self.arena.rows(qkv).columns(heads.count * heads.width, heads.count * heads.width);
+        for sequence in 0..sequences {
+            let at = sequence * tokens;
+            let rows = RowsMut::strided(&mut data[at * stride..], tokens, width, stride);
+            let own = &mut sizes[at..at + tokens];
+            merge_tokens(self.isa, merge, (keys.rows(at, tokens), heads.count), rows, own, &mut scratch);
+            // Sequences close up behind one another.
+            data.copy_within(at * stride..at * stride + (left - 1) * stride + width, sequence * left * stride);
+            sizes.copy_within(at..at + left, sequence * left);
+        }
+        sizes.truncate(sequences * left);
+        (self.arena.sizes, self.arena.merge) = (sizes, scratch);
+        self.arena.put(x, data);
+        self.arena.reshape(x, sequences * left, left);
+        x
     }
 
     fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Blocks, Slot) -> Slot) -> Slot {
@@ -327,10 +369,14 @@ impl Exec for CpuExec<'_> {
         let SlotShape { width, tokens, .. } = self.arena.shape(x);
         let sequences = self.pooled_rows();
         let (slot, mut data, shape) = self.new_slot(sequences, width, 1);
-        let input = self.input;
+        let (input, sizes) = (self.input, &self.arena.sizes[..]);
         let one = |sequence: usize, rows: Rows, out: &mut [f32]| match pooling.position(input.marks, sequence) {
             Ok(position) => out.copy_from_slice(rows.row(position)),
-            Err(first) => mean(rows.rows(first, rows.count - first), out),
+            Err(first) if sizes.is_empty() => mean(rows.rows(first, rows.count - first), out),
+            Err(first) => {
+                let sizes = &sizes[sequence * tokens..][..tokens];
+                weighted_mean(rows.rows(first, rows.count - first), &sizes[first..], out);
+            }
         };
         if self.member.size() == 1 {
             for sequence in 0..sequences {

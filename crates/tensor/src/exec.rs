@@ -3,6 +3,7 @@
 use crate::{LinearId, NormId, TableId};
 use openvision_kernels::act::Activation;
 use openvision_kernels::attention::Mask;
+use openvision_kernels::merge::Merge;
 use openvision_kernels::patch::PatchGrid;
 
 /// A value of an executor: a small copyable handle. The data stay where the executor has them.
@@ -96,6 +97,14 @@ pub trait Blocks {
     fn linear_add(&mut self, residual: Slot, x: Slot, linear: LinearId) -> Slot;
     /// Self-attention within each sequence over fused rows [q | k | v]; gives [same rows, D].
     fn attention(&mut self, qkv: Slot, heads: Heads) -> Slot;
+    /// Merges similar tokens of each sequence of `x`, by the keys in `qkv`; later attentions and means count a token as
+    /// often as it stands for others. Gives `x` itself, with fewer rows.
+    ///
+    /// # Panics
+    /// Only the inference executor can, on one thread a sequence: towers that merge are wired for nothing else.
+    fn merge_tokens(&mut self, _x: Slot, _qkv: Slot, _heads: Heads, _merge: Merge) -> Slot {
+        panic!("this executor does not merge tokens")
+    }
     /// Runs a block: temporaries end with it, and a training executor may keep only `x` and the result, and compute
     /// the rest again from its own records. The result is a new slot, or `x` itself reused.
     fn block(&mut self, x: Slot, body: &dyn Fn(&mut dyn Blocks, Slot) -> Slot) -> Slot;

@@ -4,7 +4,7 @@
 //! The library reports fatal errors by unwinding; they are caught here and become errors. Its reading past the end of
 //! the data ends decoding, as in Pillow, instead of giving a picture with a gray lower half.
 
-use super::{Format, ImageError, Limits, Mode, Picture, jpeg_header};
+use super::{Format, ImageError, Limits, Mode, Picture, Scale, ScaleOf, jpeg_header};
 use mozjpeg::{ColorSpace, Decompress};
 use std::io::{BufRead, Read};
 use std::panic::AssertUnwindSafe;
@@ -12,12 +12,15 @@ use std::panic::AssertUnwindSafe;
 /// Decoder of JPEG pixels: part of the fingerprint of an embedding, because another one gives other pixels.
 pub const DECODER: &str = "libjpeg-turbo arithmetic (mozjpeg 4.1, islow, smooth upsampling)";
 
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageError> {
+pub(super) fn decode(bytes: &[u8], limits: &Limits, scale: ScaleOf) -> Result<Picture, ImageError> {
     let header = jpeg_header::read_header(bytes, limits)?;
-    let size = header.width * header.height * header.mode.bytes_per_pixel(); // fits: `read_header` checked it
+    let scale = scale(header.width, header.height);
+    let (width, height) = (scale.of(header.width), scale.of(header.height));
+    let size = width * height * header.mode.bytes_per_pixel(); // fits: `read_header` checked it
     let mut ended = false;
     // The closure holds only what is dropped or overwritten after an unwind.
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| decode_pixels(bytes, header.mode, size, &mut ended)));
+    let wanted = Wanted { mode: header.mode, scale, size };
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| decode_pixels(bytes, wanted, &mut ended)));
     let pixels = match outcome {
         Ok(Ok(pixels)) => Ok(pixels),
         Ok(Err(error)) => Err(error.to_string()),
@@ -30,8 +33,8 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
         Err(message) => return Err(ImageError::corrupt(Format::Jpeg, message)),
     };
     Ok(Picture {
-        width: header.width,
-        height: header.height,
+        width,
+        height,
         mode: header.mode,
         data,
         palette: None,
@@ -41,8 +44,21 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageErro
     })
 }
 
-fn decode_pixels(bytes: &[u8], mode: Mode, size: usize, ended: &mut bool) -> std::io::Result<Vec<u8>> {
-    let decoder = Decompress::builder().from_reader(FailAtEnd { rest: bytes, ended })?;
+/// What the header leads to expect.
+#[derive(Clone, Copy)]
+struct Wanted {
+    mode: Mode,
+    scale: Scale,
+    /// Bytes of the pixels.
+    size: usize,
+}
+
+fn decode_pixels(bytes: &[u8], wanted: Wanted, ended: &mut bool) -> std::io::Result<Vec<u8>> {
+    let Wanted { mode, scale, size } = wanted;
+    let mut decoder = Decompress::builder().from_reader(FailAtEnd { rest: bytes, ended })?;
+    if scale != Scale::Whole {
+        decoder.scale((8 / scale.divisor()) as u8);
+    }
     let color_space = match mode {
         Mode::L => ColorSpace::JCS_GRAYSCALE,
         Mode::Cmyk => ColorSpace::JCS_CMYK,

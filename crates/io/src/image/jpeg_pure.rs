@@ -3,7 +3,7 @@
 //! bytes differ, by up to 10 levels, and the mean of a channel moves by up to 0.42. Embeddings made with it carry
 //! another decoder in their fingerprint.
 
-use super::{Format, ImageError, Limits, Mode, Picture, jpeg_header};
+use super::{Format, ImageError, Limits, Mode, Picture, ScaleOf, jpeg_header};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -13,7 +13,8 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 /// Decoder of JPEG pixels: part of the fingerprint of an embedding, because another one gives other pixels.
 pub const DECODER: &str = "zune-jpeg 0.5, colors by libjpeg's tables";
 
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageError> {
+/// Always whole: this decoder has no smaller transforms.
+pub(super) fn decode(bytes: &[u8], limits: &Limits, _: ScaleOf) -> Result<Picture, ImageError> {
     let header = jpeg_header::read_header(bytes, limits)?;
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), DecoderOptions::default());
     decoder.decode_headers().map_err(error)?;

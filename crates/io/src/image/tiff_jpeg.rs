@@ -1,7 +1,7 @@
 //! JPEG inside TIFF: each strip or tile is a JPEG stream without the tables that all share. Put together they are
 //! ordinary JPEG files, which our own decoder reads with the bytes of libtiff over libjpeg-turbo.
 
-use super::{Format, ImageError, Limits, Mode, jpeg};
+use super::{Format, ImageError, Limits, Mode, Scale, jpeg};
 use ::tiff::decoder::Decoder;
 use ::tiff::tags::Tag;
 use std::io::Cursor;
@@ -66,7 +66,7 @@ pub(super) fn decode(
         let part = usize::try_from(offsets[index]).ok().zip(usize::try_from(lengths[index]).ok());
         let part = part.and_then(|(offset, length)| bytes.get(offset..offset.checked_add(length)?));
         let part = part.ok_or_else(|| ImageError::truncated(Format::Tiff, "a strip or tile lies behind its end"))?;
-        let picture = jpeg::decode(&whole_file(transform, &tables, part), limits)?;
+        let picture = jpeg::decode(&whole_file(transform, &tables, part), limits, &|_, _| Scale::Whole)?;
         let (needed_width, needed_height) = (part_width.min(width - left), part_height.min(height - top));
         if picture.mode != mode || picture.width < needed_width || picture.height < needed_height {
             return Err(corrupt("a strip or tile of another size or other colors than the picture"));

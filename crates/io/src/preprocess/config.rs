@@ -53,6 +53,7 @@ impl Preprocess {
             alpha: Alpha::Drop,
             orient: true,
             gray16: Gray16::Scale,
+            scaled_decode: None,
         };
         recipe.check()?;
         Ok(recipe)
@@ -118,6 +119,7 @@ impl Preprocess {
             alpha: Alpha::OnWhite,
             orient: true,
             gray16: Gray16::Scale,
+            scaled_decode: None,
         };
         recipe.check()?;
         Ok(recipe)

@@ -59,6 +59,44 @@ fn bits_do_not_depend_on_threads_batch_position_or_set() {
 }
 
 #[test]
+fn merged_tokens_give_the_same_bits_everywhere_and_another_fingerprint() {
+    let (mut references, mut fingerprints) = (Vec::new(), Vec::new());
+    for merge_tokens in [0, 3, 1000] {
+        let mut reference: Option<Vec<f32>> = None;
+        for isa in Isa::present() {
+            for threads in [1, 2, 3] {
+                let options = LoadOptions { isa: Some(isa), merge_tokens, ..LoadOptions::default() };
+                let model = Model::load(&goldens().join("openvision-tiny"), &options, pool(threads)).unwrap();
+                for count in [32, 7, 1] {
+                    let got = pictures(&model, count);
+                    let want = reference.get_or_insert_with(|| got.clone());
+                    let context = format!("{} {threads} threads, batch {count}, {merge_tokens} merged", isa.name());
+                    assert_eq!(got[..], want[..got.len()], "{context}");
+                }
+                fingerprints.push((merge_tokens, model.image_fingerprint().unwrap()));
+            }
+        }
+        references.extend(reference);
+    }
+    let (plain, width) = (&references[0], 48);
+    let cosines = |other: &[f32]| -> Vec<f32> {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let pairs = plain.chunks(width).zip(other.chunks(width));
+        pairs.map(|(a, b)| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).collect()
+    };
+    for merged in &references[1..] {
+        let cosines = cosines(merged);
+        assert!(cosines.iter().all(|cosine| (0.5..0.999_999).contains(cosine)), "{cosines:?}");
+    }
+    fingerprints.sort();
+    fingerprints.dedup();
+    assert_eq!(fingerprints.len(), 3, "{fingerprints:?}");
+    let options = LoadOptions { merge_tokens: 2, ..LoadOptions::default() };
+    let refused = Model::load(&goldens().join("hf-siglip"), &options, pool(1)).err().unwrap().to_string();
+    assert!(refused.contains("attention pooling"), "{refused}");
+}
+
+#[test]
 fn a_full_size_model_gives_the_same_bits_on_fast_sets() {
     let mut reference: Option<Vec<f32>> = None;
     for isa in Isa::present().into_iter().filter(|isa| isa.name() != "portable") {

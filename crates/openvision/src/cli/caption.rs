@@ -77,7 +77,7 @@ impl Captions {
             limits: self.pictures.limits(),
         };
         let mut load = self.common.options(true, false);
-        load.image_size = self.pictures.image_size;
+        self.pictures.apply(&mut load);
         match (&self.write_key, &self.out) {
             (Some(key), Some(out)) => {
                 let shards = self.shards(out)?;

@@ -36,7 +36,7 @@ impl Classify {
         let prompts = Prompts::named(&self.templates)?;
         let files = self.pictures.files()?;
         let mut options = self.common.options(true, true);
-        options.image_size = self.pictures.image_size;
+        self.pictures.apply(&mut options);
         let interrupt = interrupt();
         let model = self.common.load(&options)?;
         let classifier = Classifier::new(&model, labels, &prompts)?;

@@ -151,11 +151,26 @@ pub(crate) struct Pictures {
     /// Encode at this height and width (N or HxW) instead of the model's own
     #[arg(long, value_name = "SIZE", value_parser = image_size)]
     pub(crate) image_size: Option<(usize, usize)>,
+    /// Decode large JPEG pictures at 1/2, 1/4 or 1/8 where both sides stay TIMES what they are resized to (2 where nothing
+    /// is said): faster, other pixels by a little
+    #[arg(long, value_name = "TIMES", num_args = 0..=1, require_equals = true, default_missing_value = "2",
+          value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub(crate) scaled_decode: Option<u8>,
+    /// Merge the R most similar tokens of a picture in each block: faster, other embeddings
+    #[arg(long, value_name = "R", default_value_t = 0, hide_default_value = true)]
+    pub(crate) merge_tokens: usize,
 }
 
 impl Pictures {
     pub(crate) fn limits(&self) -> Limits {
         Limits { max_pixels: self.max_pixels, ..Limits::default() }
+    }
+
+    /// Adds what these options change of a model.
+    pub(crate) fn apply(&self, options: &mut LoadOptions) {
+        options.image_size = self.image_size;
+        options.scaled_decode = self.scaled_decode;
+        options.merge_tokens = self.merge_tokens;
     }
 
     pub(crate) fn files(&self) -> Result<Vec<Input>, Error> {

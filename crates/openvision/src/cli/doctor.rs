@@ -42,6 +42,7 @@ impl Doctor {
             "instruction_set": chosen,
             "memory_mib": memory_mib(),
             "jpeg_decoder": openvision_io::image::DECODER,
+            "jpeg_speed": jpeg_speed(),
             "model": model,
             "ok": problems.is_empty(),
             "problems": problems,
@@ -55,6 +56,14 @@ impl Doctor {
             }
         }
         Ok(if problems.is_empty() { Ending::Done } else { Ending::NotOk })
+    }
+}
+
+fn jpeg_speed() -> &'static str {
+    if openvision_io::image::DECODER_VECTORIZED {
+        "vector instructions"
+    } else {
+        "half: plain C, because nasm was not there when this program was built"
     }
 }
 

@@ -61,7 +61,7 @@ impl Embed {
             _ => self.pictures.files()?,
         };
         let mut options = self.common.options(!files.is_empty(), !texts.is_empty());
-        options.image_size = self.pictures.image_size;
+        self.pictures.apply(&mut options);
         options.jax_texts = self.jax_texts;
         let interrupt = interrupt();
         let model = self.common.load(&options)?;

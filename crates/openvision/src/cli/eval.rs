@@ -96,7 +96,7 @@ impl ZeroShotArgs {
         let names = self.naming.names.as_deref().map(inputs::lines).transpose()?.unwrap_or_default();
         let names = data.names(&names)?;
         let mut options = self.common.options(true, true);
-        options.image_size = self.pictures.image_size;
+        self.pictures.apply(&mut options);
         let (interrupt, model) = (interrupt(), self.common.load(&options)?);
         let mut report = Report::new(&self.common, data.inputs.len());
         let limits = self.pictures.limits();

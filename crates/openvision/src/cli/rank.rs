@@ -39,7 +39,7 @@ impl Rank {
         };
         let files = self.pictures.expand(arguments)?;
         let mut options = self.common.options(true, self.image.is_none());
-        options.image_size = self.pictures.image_size;
+        self.pictures.apply(&mut options);
         let interrupt = interrupt();
         let model = self.common.load(&options)?;
         let mut report = Report::new(&self.common, files.len());

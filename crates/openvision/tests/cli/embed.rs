@@ -107,6 +107,41 @@ fn broken_inputs_are_named_and_the_rest_is_complete() {
 }
 
 #[test]
+fn merged_tokens_and_scaled_decoding_are_close_and_told_apart() {
+    let embed = |options: &[&str]| {
+        let model = small_model();
+        openvision(&[&["embed", "-m", &model, &photo("china.jpg"), "--json"], options].concat()).expect(0).json_lines()
+    };
+    let plain = embed(&[]);
+    for options in [&["--merge-tokens", "2"][..], &["--scaled-decode=1"], &["--scaled-decode"]] {
+        let other = embed(options);
+        assert_ne!(other[0]["fingerprint"], plain[0]["fingerprint"], "{options:?}");
+        let (a, b) = (floats(&plain[0]["embedding"]), floats(&other[0]["embedding"]));
+        let cosine: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
+        assert!(a != b && cosine > 0.9, "{options:?} {cosine}");
+    }
+    let tokens = ["embed", "-m", &small_model(), &photo("china.jpg"), "--merge-tokens", "2", "--tokens", "-1"];
+    let refused = openvision(&tokens).expect(2);
+    assert!(refused.stderr.contains("for embeddings only"), "{}", refused.stderr);
+    openvision(&["embed", "-m", &small_model(), &photo("china.jpg"), "--scaled-decode=9"]).expect(2);
+}
+
+#[test]
+fn equal_texts_give_equal_rows_in_their_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("texts.txt");
+    std::fs::write(&list, "a dog\na cat\na dog\na bird\na bird\na cat\n").unwrap();
+    let list = list.display().to_string();
+    let lines = openvision(&["embed", "-m", &tiny_model(), "--texts", &list, "--json"]).expect(0).json_lines();
+    let inputs: Vec<&str> = lines.iter().map(|line| line["input"].as_str().unwrap()).collect();
+    assert_eq!(inputs, ["a dog", "a cat", "a dog", "a bird", "a bird", "a cat"]);
+    for (row, original) in [(2, 0), (4, 3), (5, 1)] {
+        assert_eq!(lines[row]["embedding"], lines[original]["embedding"]);
+    }
+    assert_ne!(lines[0]["embedding"], lines[1]["embedding"]);
+}
+
+#[test]
 fn usage_errors_say_what_to_do() {
     let (model, china) = (small_model(), photo("china.jpg"));
     let cases: [(&[&str], i32, &str); 7] = [
