@@ -14,6 +14,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Rows that one pass over the weights should have at least: fewer would be bound by reading the weights.
 const ROWS_PER_PASS: usize = 96;
 
+/// Texts of one pass where each costs only the tokens that it has: some ten each.
+const SHORT_TEXTS_PER_PASS: usize = 8;
+
 /// What became of filling an item's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
@@ -154,7 +157,10 @@ impl Encoder {
     pub fn run(&self, pool: &Pool, pass: &Pass) {
         let threads = pool.threads();
         assert!(threads <= self.workers.len(), "the encoder was made for {} threads", self.workers.len());
-        let group = ROWS_PER_PASS.div_ceil(self.shape.tokens);
+        let group = match &self.tower {
+            Tower::Text(tower) if tower.ends_with_the_text() => SHORT_TEXTS_PER_PASS,
+            _ => ROWS_PER_PASS.div_ceil(self.shape.tokens),
+        };
         // What does not fill all threads equally is split by tokens instead, so that none of them waits.
         let left_over = match (threads, group) {
             (1, _) => 0,

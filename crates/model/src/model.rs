@@ -244,7 +244,9 @@ impl Model {
         // Equal rows (a prompt of several labels, say) are encoded once.
         let mut places: BTreeMap<&[u32], Vec<usize>> = BTreeMap::new();
         texts.iter().enumerate().for_each(|(index, ids)| places.entry(ids).or_default().push(index));
-        let places: Vec<Vec<usize>> = places.into_values().collect();
+        let mut places: Vec<Vec<usize>> = places.into_values().collect();
+        // Texts of about one length together: each pass is as long as its longest.
+        places.sort_by_key(|places| marks[places[0]]);
         let out = Mutex::new(vec![0.0; texts.len() * width]);
         let pass = Pass {
             count: places.len(),

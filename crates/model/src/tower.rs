@@ -339,7 +339,12 @@ impl TextTower {
         let width = config.transformer.width;
         let words = TableSpec { name: "token_embedding.weight".into(), rows: config.vocabulary, width, flat: false };
         let positions = TableSpec { name: "positional_embedding".into(), rows: config.context, width, flat: false };
-        let tokens = Tokens { table: plan.table(words), positions: plan.table(positions), length: config.context };
+        let mut tokens = Tokens {
+            table: plan.table(words),
+            positions: plan.table(positions),
+            length: config.context,
+            until_mark: false,
+        };
         let transformer = Transformer::declare(&mut plan, "transformer.resblocks", &config.transformer, config.mask());
         let final_norm = plan.norm("ln_final", width, config.transformer.epsilon);
         let projection = plan.linear(match config.projection_bias {
@@ -358,7 +363,13 @@ impl TextTower {
             TextPooling::First => Pooling::At(0),
             TextPooling::LargestId | TextPooling::FirstOf(_) => Pooling::Marked,
         };
+        tokens.until_mark = config.mask() == Mask::Causal && pooling == Pooling::Marked;
         Self { plan, tokens, transformer, final_norm, projection, pooling }
+    }
+
+    /// Whether a text costs only as many tokens as it has.
+    pub(crate) fn ends_with_the_text(&self) -> bool {
+        self.tokens.until_mark
     }
 
     /// Texts to embeddings, [texts, embed_dim] (not normalised); nothing where `until` stops before.

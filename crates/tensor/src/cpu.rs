@@ -128,6 +128,8 @@ pub struct CpuExec<'a> {
     arena: &'a mut Arena,
     input: CpuInput<'a>,
     taps: Option<TapSink<'a>>,
+    /// Tokens of a whole text, of which there may be fewer rows.
+    whole_tokens: Option<usize>,
 }
 
 impl<'a> CpuExec<'a> {
@@ -141,7 +143,7 @@ impl<'a> CpuExec<'a> {
     ) -> Self {
         assert!(member.size() == 1 || input.sequences == 1, "a team works on one sequence");
         arena.clear();
-        Self { isa: store.isa(), store, member, arena, input, taps }
+        Self { isa: store.isa(), store, member, arena, input, taps, whole_tokens: None }
     }
 
     /// The rows of a slot. In a team, pooled rows are on rank 0 only.
@@ -296,7 +298,13 @@ impl Exec for CpuExec<'_> {
     fn embed_tokens(&mut self, tokens: Tokens) -> Slot {
         let (table, positions) = (self.store.table(tokens.table), self.store.table(tokens.positions));
         let width = self.store.table_width(tokens.table);
-        self.fill_rows(tokens.length, width, |ex, sequence, token, row| {
+        self.whole_tokens = Some(tokens.length);
+        let needed = match self.input.marks[..self.input.sequences].iter().max() {
+            // Rows are taken in pairs.
+            Some(mark) if tokens.until_mark && !self.is_observed() => (mark + 1).next_multiple_of(2).min(tokens.length),
+            _ => tokens.length,
+        };
+        self.fill_rows(needed, width, |ex, sequence, token, row| {
             let id = ex.input.ids[sequence * tokens.length + token] as usize;
             let (word, position) = (&table[id * width..][..width], &positions[token * width..][..width]);
             for ((value, word), position) in row.iter_mut().zip(word).zip(position) {
@@ -421,7 +429,8 @@ impl CpuExec<'_> {
     fn multiply(&mut self, x: Slot, linear: LinearId, out: RowsMut, output: Output) {
         let SlotShape { rows, tokens, .. } = self.arena.shape(x);
         let mut scratch = std::mem::take(&mut self.arena.scratch);
-        let x = Sequences { rows: self.arena.rows(x), tokens, here: rows / self.input.sequences };
+        let whole = if tokens == 1 { 1 } else { self.whole_tokens.unwrap_or(tokens) };
+        let x = Sequences { rows: self.arena.rows(x), tokens: whole, here: rows / self.input.sequences };
         gemm_tokens(self.isa, x, self.store.linear(linear), out, output, &mut scratch);
         self.arena.scratch = scratch;
     }

@@ -43,6 +43,9 @@ pub struct Tokens {
     pub positions: TableId,
     /// Tokens of a sequence; at most the context.
     pub length: usize,
+    /// Whether the result depends on nothing behind the marked position: the mask is causal and pooling takes that one. An
+    /// executor may leave out what is behind the last mark; the numbers of what is before are the same.
+    pub until_mark: bool,
 }
 
 /// How the tokens of a sequence become one row.

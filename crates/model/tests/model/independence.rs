@@ -1,8 +1,10 @@
 //! An embedding depends on its input alone: not on threads, batch, position in it, or the instruction set.
 
-use crate::support::{formula_model, goldens, pool, uniform};
+use crate::support::{formula_model, goldens, pool, relative_l2, uniform};
 use openvision_kernels::Isa;
-use openvision_model::{LoadOptions, Model};
+use openvision_model::tower::Until;
+use openvision_model::{Fill, LoadOptions, Model, Pass};
+use std::sync::Mutex;
 
 /// Encodes `count` pictures together and returns all embeddings.
 fn pictures(model: &Model, count: usize) -> Vec<f32> {
@@ -18,8 +20,8 @@ fn texts(model: &Model, count: usize) -> Vec<f32> {
         .map(|i| {
             let mut ids: Vec<u32> =
                 (0..text.context).map(|t| ((i * 31 + t * 7 + 1) % (text.vocabulary - 1)) as u32).collect();
-            // The end token, somewhere.
-            ids[text.context / 2 + i % 3] = text.vocabulary as u32 - 1;
+            // The end token, anywhere.
+            ids[i * 11 % text.context] = text.vocabulary as u32 - 1;
             ids
         })
         .collect();
@@ -55,6 +57,31 @@ fn bits_do_not_depend_on_threads_batch_position_or_set() {
                 }
             }
         }
+    }
+}
+
+/// All tokens are computed for an observer, else only those that pooling reads.
+#[test]
+fn an_observer_changes_nothing_but_the_order_of_sums() {
+    for folder in ["openvision-tiny", "open_clip-gelu", "hf-clip", "hf-siglip"] {
+        let model = Model::load(&goldens().join(folder), &LoadOptions::default(), pool(2)).unwrap();
+        let one = 3 * model.config.image.height * model.config.image.width;
+        let mut pixels = vec![0.0; 5 * one];
+        uniform("independence/pixels", &mut pixels);
+        let seen = Mutex::new(vec![Vec::new(); 5]);
+        let pass = Pass {
+            count: 5,
+            until: Until::Embedding,
+            fill: &|index, item| {
+                item.pixels.copy_from_slice(&pixels[index * one..][..one]);
+                Fill::Ready
+            },
+            sink: &|index, embedding| seen.lock().unwrap()[index] = embedding.to_vec(),
+            observe: Some(&|_, _, _, _| {}),
+        };
+        model.image().unwrap().run(model.pool(), &pass);
+        let (seen, unseen) = (seen.into_inner().unwrap().concat(), model.encode_pixels(&pixels).unwrap());
+        assert!(relative_l2(&unseen, &seen) < 2e-6, "{folder}: {:.1e}", relative_l2(&unseen, &seen));
     }
 }
 

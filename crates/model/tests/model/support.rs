@@ -53,14 +53,18 @@ impl Golden {
     }
 }
 
+pub(crate) fn relative_l2(got: &[f32], want: &[f32]) -> f64 {
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let difference = squares(&mut got.iter().zip(want).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    let size = squares(&mut want.iter().map(|v| f64::from(*v)));
+    (difference / size).sqrt()
+}
+
 /// DESIGN 4.2: block taps and patch tokens, relative L2 error at most 2e-5.
 #[track_caller]
 pub(crate) fn assert_tap(name: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{name}: length");
-    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
-    let difference = squares(&mut got.iter().zip(want).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    let size = squares(&mut want.iter().map(|v| f64::from(*v)));
-    let error = (difference / size).sqrt();
+    let error = relative_l2(got, want);
     assert!(error <= 2e-5, "{name}: relative L2 error {error:e}");
 }
 
