@@ -9,6 +9,7 @@
 pub mod act;
 pub mod attention;
 pub mod buffer;
+mod bytes;
 pub mod embed;
 pub mod gemm;
 #[cfg(feature = "heif")]

@@ -7,11 +7,18 @@
 
 mod backward;
 mod pack;
+mod quantized;
+mod quantized_rows;
 mod tile;
 
 pub(crate) use backward::Operand;
 pub use backward::{GemmScratch, LinearGradient, WeightGradient, linear_backward};
 pub use pack::{MatrixSource, PackedMatrix};
+pub use quantized::{
+    LONGEST_QUANTIZED, QuantizedLinear, QuantizedMatrix, QuantizedProduct, quantize_weights, quantized_gemm,
+    quantized_gemm_on,
+};
+pub use quantized_rows::QuantizedRows;
 pub(crate) use tile::{Epilogue, Prefetch, Tile, run_tile};
 
 use crate::act::Activation;
