@@ -24,4 +24,4 @@ mod transpose;
 pub mod vector;
 
 pub use buffer::Buffer;
-pub use isa::Isa;
+pub use isa::{DotUnit, Isa};

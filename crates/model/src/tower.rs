@@ -5,7 +5,7 @@ use openvision_kernels::act::Activation;
 use openvision_kernels::attention::Mask;
 use openvision_kernels::patch::PatchGrid;
 use openvision_tensor::{
-    Blocks, Exec, Heads, Layout, LinearId, LinearSpec, NormId, ParamPlan, Patches, Pooling, Slot, TableId, TableSpec,
+    Blocks, Exec, Heads, Layout, LinearId, LinearSpec, NormId, ParamPlan, Patches, Pooling, Role, Slot, TableId, TableSpec,
     Tap, Tokens,
 };
 
@@ -32,6 +32,7 @@ impl Block {
                 n,
                 layout: Layout::OutIn,
                 shape: None,
+                role: Role::Block,
             })
         };
         let qkv = linear("attn.in_proj_weight", "attn.in_proj_bias", width, 3 * width);
@@ -153,6 +154,7 @@ impl AttentionHead {
                 n,
                 layout: Layout::OutIn,
                 shape: None,
+                role: Role::Edge,
             })
         };
         Self {
@@ -179,7 +181,7 @@ impl AttentionHead {
 
 /// A projection [K, N] without bias, as CLIP stores it.
 fn projection(name: &str, k: usize, n: usize) -> LinearSpec {
-    LinearSpec { weight: name.to_owned(), bias: None, k, n, layout: Layout::InOut, shape: None }
+    LinearSpec { weight: name.to_owned(), bias: None, k, n, layout: Layout::InOut, shape: None, role: Role::Edge }
 }
 
 impl ImageTower {
@@ -198,6 +200,7 @@ impl ImageTower {
             n: width,
             layout: Layout::OutIn,
             shape: Some(vec![width, 3, patch, patch]),
+            role: Role::Edge,
         };
         let patches = Patches {
             grid,
@@ -288,6 +291,7 @@ impl TextTower {
                 n: embed_dim,
                 layout: Layout::OutIn,
                 shape: None,
+                role: Role::Edge,
             },
         });
         let pooling = match config.pooling {

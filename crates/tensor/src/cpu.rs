@@ -1,10 +1,11 @@
 //! The inference executor: runs on one thread as a member of a team, keeps nothing, allocates nothing once warm.
 
 use crate::exec::{Blocks, Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
-use crate::{CpuStore, LinearId, NormId, TableId};
+use crate::store::On;
+use crate::{CpuStore, LinearId, NormId, TableId, Weights};
 use openvision_kernels::act::Activation;
 use openvision_kernels::attention::{AttentionShape, attention, gather, probe_attention};
-use openvision_kernels::gemm::{Output, gemm};
+use openvision_kernels::gemm::{Output, QuantizedProduct, QuantizedRows, quantized_gemm};
 use openvision_kernels::norm::layer_norm;
 use openvision_kernels::patch::patch_row;
 use openvision_kernels::pool::Member;
@@ -20,6 +21,8 @@ pub struct Arena {
     /// Slots in use; those behind keep their memory.
     live: usize,
     scratch: Buffer,
+    /// Inputs of a quantised product.
+    pub(crate) quantized: QuantizedRows,
 }
 
 #[derive(Debug, Default)]
@@ -185,8 +188,20 @@ impl Blocks for CpuExec<'_> {
     }
 
     fn norm_linear(&mut self, x: Slot, norm: NormId, linear: LinearId, activation: Activation) -> Slot {
-        let normed = self.layer_norm(x, norm);
-        self.product(normed, linear, activation)
+        let Weights::Quantized(linear) = self.store.linear(linear) else {
+            let normed = self.layer_norm(x, norm);
+            return self.product(normed, linear, activation);
+        };
+        let SlotShape { rows, tokens, .. } = self.arena.shape(x);
+        let (slot, mut data, shape) = self.new_slot(rows, linear.weights.n(), tokens);
+        let out = RowsMut::strided(&mut data, rows, shape.width, shape.stride);
+        let mut quantized = std::mem::take(&mut self.arena.quantized);
+        let norm = Some(self.store.norm(norm));
+        let product = QuantizedProduct { a: self.arena.rows(x), norm, linear, output: Output::Store(activation) };
+        quantized_gemm(&product, out, &mut quantized);
+        self.arena.quantized = quantized;
+        self.arena.put(slot, data);
+        slot
     }
 
     fn linear(&mut self, x: Slot, linear: LinearId) -> Slot {
@@ -197,7 +212,10 @@ impl Blocks for CpuExec<'_> {
         let shape = self.arena.shape(residual);
         let mut data = self.arena.lend(residual);
         let out = RowsMut::strided(&mut data, shape.rows, shape.width, shape.stride);
-        gemm(self.isa, self.arena.rows(x), self.store.linear(linear), out, Output::Add);
+        let mut quantized = std::mem::take(&mut self.arena.quantized);
+        let weights = self.store.linear(linear);
+        weights.product(On::Thread(self.isa), self.arena.rows(x), out, Output::Add, &mut quantized);
+        self.arena.quantized = quantized;
         self.arena.put(residual, data);
         residual
     }
@@ -226,7 +244,7 @@ impl Blocks for CpuExec<'_> {
 impl Exec for CpuExec<'_> {
     fn embed_patches(&mut self, patches: Patches) -> Slot {
         let Patches { grid, convolution, class, positions } = patches;
-        let linear = self.store.linear(convolution);
+        let linear = self.store.linear(convolution).float();
         let (length, width) = (grid.patch_length(), linear.weights.n());
         let extra = usize::from(class.is_some());
         let tokens = grid.patches() + extra;
@@ -333,10 +351,12 @@ impl CpuExec<'_> {
     /// act(x W + b) into a new slot.
     fn product(&mut self, x: Slot, linear: LinearId, activation: Activation) -> Slot {
         let SlotShape { rows, tokens, .. } = self.arena.shape(x);
-        let linear = self.store.linear(linear);
-        let (slot, mut data, shape) = self.new_slot(rows, linear.weights.n(), tokens);
+        let weights = self.store.linear(linear);
+        let (slot, mut data, shape) = self.new_slot(rows, weights.n(), tokens);
         let out = RowsMut::strided(&mut data, rows, shape.width, shape.stride);
-        gemm(self.isa, self.arena.rows(x), linear, out, Output::Store(activation));
+        let mut quantized = std::mem::take(&mut self.arena.quantized);
+        weights.product(On::Thread(self.isa), self.arena.rows(x), out, Output::Store(activation), &mut quantized);
+        self.arena.quantized = quantized;
         self.arena.put(slot, data);
         slot
     }

@@ -19,6 +19,7 @@ pub use quantized::{
     quantized_gemm_on,
 };
 pub use quantized_rows::QuantizedRows;
+pub(crate) use quantized::DotBurst;
 pub(crate) use tile::{Epilogue, Prefetch, Tile, run_tile};
 
 use crate::act::Activation;

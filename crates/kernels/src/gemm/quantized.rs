@@ -14,10 +14,17 @@ use crate::isa::{Dot, DotKernel, DotUnit, Isa, Kernel, LANES, Simd};
 use crate::norm::LayerNorm;
 use crate::pool::{Pool, SharedMut};
 use crate::vector::{Rows, RowsMut};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Most inputs of a quantised matrix: 255 × 127 × this is below 2³¹.
 pub const LONGEST_QUANTIZED: usize = 66_000;
+
+/// Most fours of K whose panel stays in the first-level cache beside a tile's rows; the rest comes in further chunks.
+const LONGEST_CHUNK: usize = 192;
+
+/// Vectors of sums that are kept between chunks.
+const PARTIAL_VECTORS: usize = 96;
 
 /// Largest weight.
 const LARGEST: f32 = 127.0;
@@ -102,7 +109,8 @@ impl QuantizedMatrix {
     /// # Panics
     /// Where the lengths do not fit together.
     pub fn fill(&mut self, column: usize, q: &[i8], scales: &[f32]) {
-        assert!(q.len() == scales.len() * self.k && column + scales.len() <= self.n, "columns of [{}, {}]", self.k, self.n);
+        let fits = q.len() == scales.len() * self.k && column + scales.len() <= self.n;
+        assert!(fits, "columns of a [{}, {}] matrix", self.k, self.n);
         let (width, panel_bytes) = (self.panel_width(), self.panel_bytes());
         for (row, (q, scale)) in q.chunks_exact(self.k).zip(scales).enumerate() {
             let column = column + row;
@@ -263,7 +271,6 @@ impl DotKernel for Driver<'_> {
         let QuantizedLinear { weights, bias } = self.linear;
         let (count, panel_bytes) = (self.a.count(), weights.panel_bytes());
         assert!(self.a.width() == weights.k && D::S::PANEL_VECTORS == weights.vectors);
-        let tiles = count.div_ceil(D::TILE_ROWS);
         let epilogue = Epilogue {
             bias: std::ptr::null(),
             accumulate: self.output == Output::Add,
@@ -273,35 +280,56 @@ impl DotKernel for Driver<'_> {
             },
             row_scale: std::ptr::null(),
         };
+        let chunks = weights.groups().div_ceil(LONGEST_CHUNK);
+        let chunk = weights.groups().div_ceil(chunks);
+        // Sums of the chunks before, where a panel is not worked on in one piece.
+        let mut partial = [const { MaybeUninit::<[i32; LANES]>::uninit() }; PARTIAL_VECTORS];
+        let most_rows = if chunks > 1 { PARTIAL_VECTORS / weights.vectors / D::TILE_ROWS * D::TILE_ROWS } else { count };
         for panel in self.panels.clone() {
             let column = panel * weights.panel_width();
             let b = &weights.data[panel * panel_bytes..][..panel_bytes];
-            let mut row = 0;
-            for i in 0..tiles {
-                let rows = (count - row).div_ceil(tiles - i);
-                let tile = DotTile {
-                    a: self.a.bytes_from(row).as_ptr(),
-                    a_stride: self.a.stride(),
-                    row_scales: self.a.scales_from(row).as_ptr(),
-                    b: b.as_ptr(),
-                    groups: weights.groups(),
-                    scales: weights.scales[column..].as_ptr(),
-                    scaled_sums: weights.scaled_sums[column..].as_ptr(),
-                    sums: weights.sums[column..].as_ptr(),
-                    bias: bias[column..].as_ptr(),
-                    ahead: Ahead::share(b, weights.groups(), i, tiles),
-                    target: Tile::target(
-                        self.c.wrapping_add(row * self.c_stride + column),
-                        self.c_stride,
-                        (weights.n - column).min(weights.panel_width()),
-                        epilogue,
-                    ),
-                };
-                // SAFETY: `check` asserted that C has as many rows of N values as A; `row + rows` stays within them.
-                // A's rows are padded to whole fours, a panel holds groups × panel width × 4 weights, everything by
-                // column is padded to whole panels, and nobody else touches these panels' columns of C meanwhile.
-                unsafe { run_tile(d, rows, weights.vectors, tile) };
-                row += rows;
+            let mut start = 0;
+            while start < count {
+                let rows_of_block = most_rows.min(count - start);
+                for index in 0..chunks {
+                    let (from, to) = (index * chunk, ((index + 1) * chunk).min(weights.groups()));
+                    let b = &b[from * weights.panel_width() * 4..to * weights.panel_width() * 4];
+                    let tiles = rows_of_block.div_ceil(D::TILE_ROWS);
+                    let mut row = start;
+                    for i in 0..tiles {
+                        let rows = (start + rows_of_block - row).div_ceil(tiles - i);
+                        let tile = DotTile {
+                            a: self.a.bytes_from(row)[4 * from..].as_ptr(),
+                            a_stride: self.a.stride(),
+                            row_scales: self.a.scales_from(row).as_ptr(),
+                            b: b.as_ptr(),
+                            groups: to - from,
+                            partial: partial[if chunks > 1 { (row - start) * weights.vectors } else { 0 }..]
+                                .as_mut_ptr()
+                                .cast(),
+                            first: index == 0,
+                            last: index + 1 == chunks,
+                            scales: weights.scales[column..].as_ptr(),
+                            scaled_sums: weights.scaled_sums[column..].as_ptr(),
+                            sums: weights.sums[column..].as_ptr(),
+                            bias: bias[column..].as_ptr(),
+                            ahead: Ahead::share(b, to - from, i, tiles),
+                            target: Tile::target(
+                                self.c.wrapping_add(row * self.c_stride + column),
+                                self.c_stride,
+                                (weights.n - column).min(weights.panel_width()),
+                                epilogue,
+                            ),
+                        };
+                        // SAFETY: `check` asserted that C has as many rows of N values as A; `row + rows` stays within
+                        // them. A's rows are padded to whole fours, a chunk holds groups × panel width × 4 weights,
+                        // everything by column is padded to whole panels, a block's rows have their partial sums, and
+                        // nobody else touches these panels' columns of C meanwhile.
+                        unsafe { run_tile(d, rows, weights.vectors, tile) };
+                        row += rows;
+                    }
+                }
+                start += rows_of_block;
             }
         }
     }
@@ -337,6 +365,10 @@ struct DotTile {
     /// A packed panel, [groups][vectors × 16][4].
     b: *const i8,
     groups: usize,
+    /// Sums so far, [R][V][16], where this is not the first chunk of K; where it is not the last, they go there.
+    partial: *mut i32,
+    first: bool,
+    last: bool,
     scales: *const f32,
     scaled_sums: *const f32,
     sums: *const i32,
@@ -351,7 +383,7 @@ struct DotTileKernel<const R: usize, const V: usize>(DotTile);
 impl<const R: usize, const V: usize> DotTileKernel<R, V> {
     /// # Safety
     /// `a` has R readable rows of groups × 4 bytes, `b` groups × V × 64 bytes; `row_scales` has R elements, all that is by
-    /// column V × 16; the target has R writable rows of its columns that nothing else accesses meanwhile.
+    /// column V × 16; `partial` R × V × 16 that are set unless this is the first chunk; the target has R writable rows of its columns that nothing else accesses meanwhile.
     #[inline(always)]
     unsafe fn new(tile: DotTile) -> Self {
         Self(tile)
@@ -364,7 +396,14 @@ impl<const R: usize, const V: usize> DotKernel for DotTileKernel<R, V> {
     fn run<D: Dot>(self, d: D) {
         let (t, s) = (self.0, d.simd());
         let mut sums = [[d.splat(0); V]; R];
-        if D::OFFSET != 0 {
+        if !t.first {
+            for r in 0..R {
+                for v in 0..V {
+                    // SAFETY: the contract of `new`.
+                    sums[r][v] = unsafe { d.load_sums(t.partial.add((r * V + v) * LANES)) };
+                }
+            }
+        } else if D::OFFSET != 0 {
             // Σ (q - 128) w + 128 Σ w = Σ q w
             for v in 0..V {
                 // SAFETY: the contract of `new`: V × 16 sums.
@@ -392,6 +431,15 @@ impl<const R: usize, const V: usize> DotKernel for DotTileKernel<R, V> {
             for step in 0..t.groups % 4 {
                 accumulate::<D, R, V>(d, a.add(4 * step), t.a_stride, b.add(step * V * 64), &mut sums);
             }
+        }
+        if !t.last {
+            for r in 0..R {
+                for v in 0..V {
+                    // SAFETY: the contract of `new`.
+                    unsafe { d.store_sums(t.partial.add((r * V + v) * LANES), sums[r][v]) };
+                }
+            }
+            return;
         }
         let mut values = [[s.splat(0.0); V]; R];
         for v in 0..V {
@@ -432,6 +480,52 @@ unsafe fn accumulate<D: Dot, const R: usize, const V: usize>(
             for v in 0..V {
                 sums[r][v] = d.dot(sums[r][v], x, b[v]);
             }
+        }
+    }
+}
+
+/// The inner loop of the tallest tile over operands that stay in the first-level cache: what the unit can do at best.
+pub(crate) struct DotBurst<'a> {
+    /// At least [`DotBurst::BYTES`] bytes.
+    pub(crate) data: &'a [i8],
+}
+
+impl DotBurst<'_> {
+    /// Fours of inputs of one pass.
+    const GROUPS: usize = 64;
+    /// A panel, and before it all rows.
+    pub(crate) const BYTES: usize = 12 * 4 * Self::GROUPS + 2 * 64 * Self::GROUPS;
+
+    #[inline(always)]
+    fn tile<D: Dot, const R: usize, const V: usize>(&self, d: D) -> u64 {
+        assert!(self.data.len() >= Self::BYTES && R <= 12 && V <= 2);
+        let mut sums = [[d.splat(0); V]; R];
+        const PASSES: usize = 16;
+        for _ in 0..PASSES {
+            for group in 0..Self::GROUPS {
+                // SAFETY: R rows of GROUPS × 4 bytes and after them GROUPS × V × 64 bytes lie within the data.
+                unsafe {
+                    let start = self.data.as_ptr();
+                    let b = start.add(12 * 4 * Self::GROUPS + group * V * 64);
+                    accumulate::<D, R, V>(d, start.add(4 * group), 4 * Self::GROUPS, b, &mut sums);
+                }
+            }
+        }
+        for sums in sums {
+            std::hint::black_box(sums.map(|sum| d.simd().to_array(d.to_float(sum))));
+        }
+        (2 * 4 * R * V * LANES * Self::GROUPS * PASSES) as u64
+    }
+}
+
+impl DotKernel for DotBurst<'_> {
+    type Output = u64;
+    #[inline(always)]
+    fn run<D: Dot>(self, d: D) -> u64 {
+        match (D::TILE_ROWS, D::S::PANEL_VECTORS) {
+            (4, 1) => self.tile::<D, 4, 1>(d),
+            (12, 2) => self.tile::<D, 12, 2>(d),
+            _ => self.tile::<D, 6, 1>(d),
         }
     }
 }

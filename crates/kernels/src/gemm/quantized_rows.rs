@@ -108,7 +108,7 @@ fn quantize_row<D: Dot>(d: D, x: &[f32], bytes: &mut [i8]) -> [f32; 2] {
         high = s.max(high, x);
         poison = s.fma(x, nothing, poison);
     }
-    let (low, high) = (-s.largest(s.sub(nothing, low)), s.largest(high));
+    let (low, high) = extremes(s.to_array(low), s.to_array(high));
     let range = high - low;
     let inverse = if range > SMALLEST_RANGE { LARGEST / range } else { 0.0 };
     let zero = (-low * inverse).round_ties_even().min(LARGEST);
@@ -125,6 +125,20 @@ fn quantize_row<D: Dot>(d: D, x: &[f32], bytes: &mut [i8]) -> [f32; 2] {
     }
     let scale = range / LARGEST + s.sum(poison);
     [scale, scale * zero]
+}
+
+/// Least of one's and greatest of the other's lanes, as a tree of vectors.
+#[inline(always)]
+fn extremes(mut low: [f32; LANES], mut high: [f32; LANES]) -> (f32, f32) {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            low[i] = if low[i] < low[i + width] { low[i] } else { low[i + width] };
+            high[i] = if high[i] > high[i + width] { high[i] } else { high[i + width] };
+        }
+        width /= 2;
+    }
+    (low[0], high[0])
 }
 
 /// Writes sixteen bytes.

@@ -107,6 +107,14 @@ macro_rules! shared {
             // SAFETY: the caller vouches for sixteen readable integers; the token proves AVX2.
             unsafe { (_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(8).cast())) }
         }
+        #[inline(always)]
+        unsafe fn store_sums(self, p: *mut i32, a: Self::I) {
+            // SAFETY: the caller vouches for sixteen writable integers; the token proves AVX2.
+            unsafe {
+                _mm256_storeu_si256(p.cast(), a.0);
+                _mm256_storeu_si256(p.add(8).cast(), a.1);
+            }
+        }
     };
 }
 

@@ -100,6 +100,11 @@ macro_rules! shared {
             // SAFETY: the caller vouches for sixteen readable integers; the token proves AVX-512.
             unsafe { _mm512_loadu_si512(p.cast()) }
         }
+        #[inline(always)]
+        unsafe fn store_sums(self, p: *mut i32, a: __m512i) {
+            // SAFETY: the caller vouches for sixteen writable integers; the token proves AVX-512.
+            unsafe { _mm512_storeu_si512(p.cast(), a) }
+        }
     };
 }
 

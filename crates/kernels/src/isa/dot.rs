@@ -47,6 +47,9 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` is valid for reading sixteen integers; no alignment is asked.
     unsafe fn load_sums(self, p: *const i32) -> Self::I;
+    /// # Safety
+    /// `p` is valid for writing sixteen integers; no alignment is asked.
+    unsafe fn store_sums(self, p: *mut i32, a: Self::I);
 }
 
 /// A unit of byte products of an instruction set.
@@ -193,5 +196,10 @@ impl Dot for Portable {
     unsafe fn load_sums(self, p: *const i32) -> Self::I {
         // SAFETY: the caller vouches for sixteen readable integers.
         unsafe { p.cast::<[i32; LANES]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_sums(self, p: *mut i32, a: Self::I) {
+        // SAFETY: the caller vouches for sixteen writable integers.
+        unsafe { p.cast::<[i32; LANES]>().write_unaligned(a) }
     }
 }

@@ -109,6 +109,16 @@ macro_rules! shared {
             // SAFETY: the caller vouches for sixteen readable integers; the token proves Advanced SIMD.
             unsafe { [vld1q_s32(p), vld1q_s32(p.add(4)), vld1q_s32(p.add(8)), vld1q_s32(p.add(12))] }
         }
+        #[inline(always)]
+        unsafe fn store_sums(self, p: *mut i32, a: Self::I) {
+            // SAFETY: the caller vouches for sixteen writable integers; the token proves Advanced SIMD.
+            unsafe {
+                vst1q_s32(p, a[0]);
+                vst1q_s32(p.add(4), a[1]);
+                vst1q_s32(p.add(8), a[2]);
+                vst1q_s32(p.add(12), a[3]);
+            }
+        }
     };
 }
 
