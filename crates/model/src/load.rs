@@ -264,7 +264,7 @@ impl Named<'_> {
     }
 
     /// The name and scales of a matrix of ours that is stored as bytes.
-    fn stored_scales(&self, name: &str) -> Option<(&str, &[f32])> {
+    pub(crate) fn stored_scales(&self, name: &str) -> Option<(&str, &[f32])> {
         let source = self.layout.source(name);
         let (&[one], true) = (&source.names()[..], source.in_order()) else { return None };
         let name = &self.tensors.get(one)?.name;

@@ -180,6 +180,11 @@ impl Model {
         self.arithmetic
     }
 
+    /// The name of that, as fingerprints and tables have it: `f32` or `int8`.
+    pub fn precision(&self) -> &'static str {
+        self.arithmetic.name()
+    }
+
     /// The pool that runs this model.
     pub fn pool(&self) -> &Pool {
         &self.pool

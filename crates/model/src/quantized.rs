@@ -3,10 +3,12 @@
 //! `X.weight` is I8 [N, K] and `X.weight_scale` F32 `[N]`: the weight is their product, row by row. Only a block's maps
 //! are stored so; everything else is as in any other folder.
 
-use crate::load::{Problem, Tensors};
+use crate::ModelError;
+use crate::load::{Named, Problem, Tensors};
 use openvision_io::weights::{DType, TensorInfo, WeightsError};
-use openvision_kernels::gemm::LONGEST_QUANTIZED;
-use openvision_tensor::{LinearSpec, Role};
+use openvision_kernels::Isa;
+use openvision_kernels::gemm::{LONGEST_QUANTIZED, quantize_weights};
+use openvision_tensor::{LinearSpec, Role, TensorSpec};
 use std::collections::BTreeMap;
 
 /// What products are computed with.
@@ -128,6 +130,19 @@ impl Tensors for StoredInt8<'_> {
     fn read_bytes_part(&self, name: &str, start: usize, out: &mut [f32]) -> Result<bool, WeightsError> {
         self.tensors.read_f32_part(name, start, out)
     }
+}
+
+/// A whole matrix as bytes, [N, K], and scales, `[N]`: as it is stored, or quantised.
+pub(crate) fn quantize(named: Named, spec: &LinearSpec) -> Result<(Vec<i8>, Vec<f32>), ModelError> {
+    let mut values = vec![0.0; spec.n * spec.k];
+    if let Some((name, scales)) = named.stored_scales(&spec.weight) {
+        named.tensors.read_bytes_part(name, 0, &mut values)?;
+        return Ok((values.iter().map(|value| *value as i8).collect(), scales.to_vec()));
+    }
+    named.read(&TensorSpec { name: spec.weight.clone(), shape: spec.weight_shape() }, &mut values)?;
+    let (mut bytes, mut scales) = (vec![0; values.len()], vec![0.0; spec.n]);
+    quantize_weights(Isa::best(), &values, spec.k, &mut bytes, &mut scales);
+    Ok((bytes, scales))
 }
 
 /// Refuses bytes that this program does not write: two neighbors of one sign are at most 128 together, or products would
