@@ -87,7 +87,12 @@ fn main() {
         for shape in &SHAPES {
             let peak = peak::byte_ops_per_second(isa.dot_unit(), &pool, 50, Duration::from_millis(2)) / 1e9;
             let speed = measure(isa, shape);
-            println!("{:12} {:14} {speed:6.1} Gop/s, {:5.1} % of {peak:.1}", isa.dot_unit().name(), shape.name, 100.0 * speed / peak);
+            println!(
+                "{:12} {:14} {speed:6.1} Gop/s, {:5.1} % of {peak:.1}",
+                isa.dot_unit().name(),
+                shape.name,
+                100.0 * speed / peak
+            );
         }
     }
 }

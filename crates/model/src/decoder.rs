@@ -7,8 +7,7 @@ use crate::tower::Transformer;
 use openvision_kernels::attention::Mask;
 use openvision_kernels::vector::Rows;
 use openvision_tensor::{
-    Blocks, CachedExec, CpuStore, Layout, LinearId, LinearSpec, NormId, ParamPlan, Role, Slot, TableId,
-    TableSpec,
+    Blocks, CachedExec, CpuStore, Layout, LinearId, LinearSpec, NormId, ParamPlan, Role, Slot, TableId, TableSpec,
 };
 
 /// Parameter ids and sizes of a decoder, no numbers.

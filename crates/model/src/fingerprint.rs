@@ -56,12 +56,7 @@ pub(crate) fn image(weights: &blake3::Hash, config: &ModelConfig, arithmetic: Ar
 }
 
 /// Fingerprint of text embeddings: weights, text tower, tokenizer with its cleaning and layout, precision.
-pub(crate) fn text(
-    weights: &blake3::Hash,
-    config: &ModelConfig,
-    tokenizer: &str,
-    arithmetic: Arithmetic,
-) -> String {
+pub(crate) fn text(weights: &blake3::Hash, config: &ModelConfig, tokenizer: &str, arithmetic: Arithmetic) -> String {
     let precision = arithmetic.name();
     let recipe = serde_json::json!({ "text": config.text, "tokenizer": tokenizer, "precision": precision });
     combine(weights, &recipe.to_string())

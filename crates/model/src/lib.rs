@@ -26,5 +26,5 @@ pub use encoder::{Encoder, Fill, Item, Observe, Pass};
 pub use error::ModelError;
 pub use load::{LoadOptions, Named, Problem, Tensors};
 pub use model::Model;
-pub use quantized::Arithmetic;
 pub use openvision_tensor::Tap;
+pub use quantized::Arithmetic;

@@ -526,7 +526,11 @@ impl Loader<'_> {
 
     /// A matrix of bytes: as it is stored, or quantised. The hash is that of the bytes and scales, so that a folder which
     /// stores them has the fingerprint of the one that it was made from.
-    fn quantized(&self, spec: &LinearSpec, staging: &mut Buffer) -> Result<(QuantizedMatrix, blake3::Hash), ModelError> {
+    fn quantized(
+        &self,
+        spec: &LinearSpec,
+        staging: &mut Buffer,
+    ) -> Result<(QuantizedMatrix, blake3::Hash), ModelError> {
         let (k, n, isa) = (spec.k, spec.n, self.store.isa());
         let mut matrix = QuantizedMatrix::reserve(isa, k, n);
         let mut hash = TensorHash::new(&spec.weight);
@@ -539,7 +543,8 @@ impl Loader<'_> {
                 staging.ensure(count * k);
                 let part = &mut staging[..count * k];
                 if !self.named.tensors.read_bytes_part(name, row * k, part)? {
-                    let problem = Problem::Quantized { name: name.to_owned(), problem: "cannot be read by parts".into() };
+                    let problem =
+                        Problem::Quantized { name: name.to_owned(), problem: "cannot be read by parts".into() };
                     return Err(ModelError::Tensors { place: "checkpoint".into(), problems: vec![problem] });
                 }
                 bytes.clear();

@@ -5,8 +5,8 @@ use openvision_kernels::act::Activation;
 use openvision_kernels::attention::Mask;
 use openvision_kernels::patch::PatchGrid;
 use openvision_tensor::{
-    Blocks, Exec, Heads, Layout, LinearId, LinearSpec, NormId, ParamPlan, Patches, Pooling, Role, Slot, TableId, TableSpec,
-    Tap, Tokens,
+    Blocks, Exec, Heads, Layout, LinearId, LinearSpec, NormId, ParamPlan, Patches, Pooling, Role, Slot, TableId,
+    TableSpec, Tap, Tokens,
 };
 
 /// A pre-norm transformer block: x += attn(LN(x)); x += mlp(LN(x)).

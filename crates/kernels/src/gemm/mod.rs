@@ -14,12 +14,12 @@ mod tile;
 pub(crate) use backward::Operand;
 pub use backward::{GemmScratch, LinearGradient, WeightGradient, linear_backward};
 pub use pack::{MatrixSource, PackedMatrix};
+pub(crate) use quantized::DotBurst;
 pub use quantized::{
     LONGEST_QUANTIZED, QuantizedLinear, QuantizedMatrix, QuantizedProduct, quantize_weights, quantized_gemm,
     quantized_gemm_on,
 };
 pub use quantized_rows::QuantizedRows;
-pub(crate) use quantized::DotBurst;
 pub(crate) use tile::{Epilogue, Prefetch, Tile, run_tile};
 
 use crate::act::Activation;

@@ -132,9 +132,8 @@ impl QuantizedMatrix {
     /// The weights as [N, K] and their scales, `[N]`: exact, for conversions and tests.
     pub fn unpack(&self) -> (Vec<i8>, Vec<f32>) {
         let (width, panel_bytes) = (self.panel_width(), self.panel_bytes());
-        let at = |column: usize, t: usize| {
-            column / width * panel_bytes + t / 4 * width * 4 + column % width * 4 + t % 4
-        };
+        let at =
+            |column: usize, t: usize| column / width * panel_bytes + t / 4 * width * 4 + column % width * 4 + t % 4;
         let q = (0..self.n * self.k).map(|i| self.data[at(i / self.k, i % self.k)]).collect();
         (q, self.scales[..self.n].to_vec())
     }
@@ -284,7 +283,8 @@ impl DotKernel for Driver<'_> {
         let chunk = weights.groups().div_ceil(chunks);
         // Sums of the chunks before, where a panel is not worked on in one piece.
         let mut partial = [const { MaybeUninit::<[i32; LANES]>::uninit() }; PARTIAL_VECTORS];
-        let most_rows = if chunks > 1 { PARTIAL_VECTORS / weights.vectors / D::TILE_ROWS * D::TILE_ROWS } else { count };
+        let most_rows =
+            if chunks > 1 { PARTIAL_VECTORS / weights.vectors / D::TILE_ROWS * D::TILE_ROWS } else { count };
         for panel in self.panels.clone() {
             let column = panel * weights.panel_width();
             let b = &weights.data[panel * panel_bytes..][..panel_bytes];
@@ -564,7 +564,10 @@ mod tests {
 
     /// Every unit of byte products with the width of its panels.
     fn units() -> Vec<(DotUnit, usize)> {
-        Isa::present().into_iter().flat_map(|isa| isa.dot_units().into_iter().map(move |u| (u, isa.panel_vectors()))).collect()
+        Isa::present()
+            .into_iter()
+            .flat_map(|isa| isa.dot_units().into_iter().map(move |u| (u, isa.panel_vectors())))
+            .collect()
     }
 
     fn quantised(unit: (DotUnit, usize), w: &[f32], bias: Option<&[f32]>, k: usize) -> QuantizedLinear {
@@ -595,7 +598,8 @@ mod tests {
             let (low, high) = row.iter().fold((0f32, 0f32), |(low, high), x| (low.min(*x), high.max(*x)));
             let inverse = 255.0 / (high - low);
             let zero = (-low * inverse).round_ties_even();
-            let bytes: Vec<f32> = row.iter().map(|x| x.mul_add(inverse, zero).clamp(0.0, 255.0).round_ties_even()).collect();
+            let bytes: Vec<f32> =
+                row.iter().map(|x| x.mul_add(inverse, zero).clamp(0.0, 255.0).round_ties_even()).collect();
             for j in 0..n {
                 let sum: f64 = (0..k).map(|t| f64::from(bytes[t] - zero) * f64::from(q[j * k + t])).sum();
                 c.push(sum * f64::from((high - low) / 255.0) * f64::from(scales[j]) + f64::from(bias[j]));

@@ -65,13 +65,14 @@ pub fn convert(
     folder: &Path,
 ) -> Result<Vec<String>, ModelError> {
     let mut notes = Vec::new();
-    let configs = configurations(&from.config, target, &mut notes)?;
     let stored = stored_int8(from)?;
     let int8 = precision == Some(DType::I8) || precision.is_none() && stored.is_some();
     if target != Target::Ours && (int8 || stored.is_some()) {
-        let why = "int8 weights are of this program's own layout: convert to openvision, with --precision f32 to get floats";
+        let why =
+            "int8 weights are of this program's own layout: convert to openvision, with --precision f32 to get floats";
         return Err(unable("another layout", "precision", why.into()));
     }
+    let configs = configurations(&from.config, target, &mut notes)?;
     let named = match &stored {
         Some(stored) => Named { tensors: stored, layout: from.layout },
         None => Named { tensors: &from.checkpoint, layout: from.layout },

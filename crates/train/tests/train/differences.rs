@@ -136,7 +136,15 @@ fn wiring_that_no_tower_has() {
         let mut plan = ParamPlan::default();
         let mut linear = |name: &str, k: usize, n: usize, layout: Layout| {
             let bias = Some(format!("{name}.bias"));
-            plan.linear(LinearSpec { weight: format!("{name}.weight"), bias, k, n, layout, shape: None, role: Role::Edge })
+            plan.linear(LinearSpec {
+                weight: format!("{name}.weight"),
+                bias,
+                k,
+                n,
+                layout,
+                shape: None,
+                role: Role::Edge,
+            })
         };
         let convolution = linear("convolution", grid.patch_length(), 10, Layout::OutIn);
         let expand = linear("expand", 10, 14, Layout::InOut);
