@@ -9,6 +9,7 @@
 pub mod act;
 pub mod attention;
 pub mod buffer;
+mod bytes;
 pub mod embed;
 pub mod gemm;
 #[cfg(feature = "heif")]
@@ -24,4 +25,4 @@ mod transpose;
 pub mod vector;
 
 pub use buffer::Buffer;
-pub use isa::Isa;
+pub use isa::{DotUnit, Isa};

@@ -66,26 +66,31 @@ impl Kernel for Forward<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let width = self.norm.gamma.len();
         for i in 0..self.x.count {
-            let x = &self.x.row(i)[..width];
-            let (mean, scale) = statistics(s, x, self.norm.epsilon);
-            let (center, scale) = (s.splat(mean), s.splat(scale));
-            let y = &mut self.y.row_mut(i)[..width];
-            let mut j = 0;
-            while j + LANES <= width {
-                let unit = s.mul(s.sub(s.load_slice(&x[j..]), center), scale);
-                let v = s.fma(unit, s.load_slice(&self.norm.gamma[j..]), s.load_slice(&self.norm.beta[j..]));
-                s.store_slice(&mut y[j..], v);
-                j += LANES;
-            }
-            if j < width {
-                let unit = s.mul(s.sub(s.load_partial(&x[j..], 0.0), center), scale);
-                let gamma = s.load_partial(&self.norm.gamma[j..], 0.0);
-                let v = s.to_array(s.fma(unit, gamma, s.load_partial(&self.norm.beta[j..], 0.0)));
-                y[j..].copy_from_slice(&v[..width - j]);
-            }
+            normalize_row(s, &self.norm, self.x.row(i), self.y.row_mut(i));
         }
+    }
+}
+
+/// The layer norm of one row, inside other kernels.
+#[inline(always)]
+pub(crate) fn normalize_row<S: Simd>(s: S, norm: &LayerNorm, x: &[f32], y: &mut [f32]) {
+    let width = norm.gamma.len();
+    let (x, y) = (&x[..width], &mut y[..width]);
+    let (mean, scale) = statistics(s, x, norm.epsilon);
+    let (center, scale) = (s.splat(mean), s.splat(scale));
+    let mut j = 0;
+    while j + LANES <= width {
+        let unit = s.mul(s.sub(s.load_slice(&x[j..]), center), scale);
+        let v = s.fma(unit, s.load_slice(&norm.gamma[j..]), s.load_slice(&norm.beta[j..]));
+        s.store_slice(&mut y[j..], v);
+        j += LANES;
+    }
+    if j < width {
+        let unit = s.mul(s.sub(s.load_partial(&x[j..], 0.0), center), scale);
+        let gamma = s.load_partial(&norm.gamma[j..], 0.0);
+        let v = s.to_array(s.fma(unit, gamma, s.load_partial(&norm.beta[j..], 0.0)));
+        y[j..].copy_from_slice(&v[..width - j]);
     }
 }
 

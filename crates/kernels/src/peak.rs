@@ -1,6 +1,7 @@
 //! The multiply-adds a processor can do at best, measured: what a forward pass is compared with.
 
-use crate::isa::{Isa, Kernel, LANES, Simd};
+use crate::gemm::DotBurst;
+use crate::isa::{DotUnit, Isa, Kernel, LANES, Simd};
 use crate::pool::Pool;
 use std::hint::black_box;
 use std::sync::Mutex;
@@ -51,13 +52,23 @@ fn burst(isa: Isa) -> u64 {
 /// Floating-point operations a second that all threads of the pool reach together: the best of `rounds` rounds of
 /// `length` each, since a round that was disturbed by other programs says nothing about the processor.
 pub fn flops_per_second(isa: Isa, pool: &Pool, rounds: usize, length: Duration) -> f64 {
+    per_second(pool, rounds, length, &|| burst(isa))
+}
+
+/// The same of operations on bytes (2 a multiply-add).
+pub fn byte_ops_per_second(unit: DotUnit, pool: &Pool, rounds: usize, length: Duration) -> f64 {
+    let data = vec![1i8; DotBurst::BYTES];
+    per_second(pool, rounds, length, &|| unit.run(DotBurst { data: black_box(&data) }))
+}
+
+fn per_second(pool: &Pool, rounds: usize, length: Duration, burst: &(dyn Fn() -> u64 + Sync)) -> f64 {
     let mut best = 0.0f64;
     for _ in 0..rounds {
         let total = Mutex::new(0.0);
         pool.run(&|_| {
             let (started, mut done) = (Instant::now(), 0);
             while started.elapsed() < length {
-                done += burst(isa);
+                done += burst();
             }
             let rate = done as f64 / started.elapsed().as_secs_f64();
             *total.lock().expect("adding does not panic") += rate;
@@ -80,6 +91,10 @@ mod tests {
             let sum = isa.run(Chains::<6> { factor: 0.5, addend: 1.0 });
             // Each lane's fixed point is 1 / (1 - 0.5).
             assert_eq!(sum, (6 * LANES) as f32 * 2.0, "{}", isa.name());
+            for unit in isa.dot_units() {
+                let rate = byte_ops_per_second(unit, &pool, 1, Duration::from_millis(5));
+                assert!(rate.is_finite() && rate > 1e6, "{} {rate}", unit.name());
+            }
         }
     }
 }

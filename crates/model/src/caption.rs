@@ -6,7 +6,7 @@ use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
 use crate::import::decoder::WEIGHTS_FILE;
 use crate::import::names::NameLayout;
-use crate::load::{LoadOptions, Named, check, load};
+use crate::load::{LoadOptions, Named, Source, check, load};
 use crate::random::Stream;
 use crate::rounded::Rounded;
 use crate::{ModelError, Tensors};
@@ -106,7 +106,7 @@ pub struct Captioner {
 }
 
 impl Captioner {
-    /// Loads `caption_decoder.safetensors` of a model's folder. Of the options, `rounded` and `isa` count.
+    /// Loads `caption_decoder.safetensors` of a model's folder. Of the options, `rounded`, `arithmetic` and `isa` count.
     ///
     /// # Errors
     /// The file is not there, broken, or does not fit the description.
@@ -144,7 +144,7 @@ impl Captioner {
         if !problems.is_empty() {
             return Err(ModelError::Tensors { place: "the decoder".into(), problems });
         }
-        let (store, _) = load(named, &decoder.plan, None, isa, &pool)?;
+        let (store, _) = load(Source { named, isa, arithmetic: options.arithmetic }, &decoder.plan, None, &pool)?;
         Ok(Self { config, decoder, store, pool, memory: Mutex::default() })
     }
 

@@ -35,9 +35,20 @@ pub struct ModelConfig {
     /// Licence of the weights, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
+    /// How the weights are stored, where they are not floats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<StoredPrecision>,
     /// Where the weights came from: source, seed, training run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provenance: Option<String>,
+}
+
+/// A way of storing weights other than as floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoredPrecision {
+    /// The blocks' matrices as bytes, with a scale an output.
+    Int8,
 }
 
 /// Whose conventions a model follows.

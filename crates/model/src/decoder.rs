@@ -7,7 +7,7 @@ use crate::tower::Transformer;
 use openvision_kernels::attention::Mask;
 use openvision_kernels::vector::Rows;
 use openvision_tensor::{
-    Blocks, CachedExec, CpuStore, Layout, LinearId, LinearSpec, NormId, ParamPlan, Slot, TableId, TableSpec,
+    Blocks, CachedExec, CpuStore, Layout, LinearId, LinearSpec, NormId, ParamPlan, Role, Slot, TableId, TableSpec,
 };
 
 /// Parameter ids and sizes of a decoder, no numbers.
@@ -34,6 +34,7 @@ impl Decoder {
             n,
             layout: Layout::OutIn,
             shape: None,
+            role: Role::Edge,
         };
         let words = TableSpec { name: "token_embedding.weight".into(), rows: config.vocabulary, width, flat: false };
         let words = plan.table(words);

@@ -6,7 +6,7 @@ use crate::tower::{ImageTower, TextTower, Until};
 use openvision_kernels::pool::{Member, Pool, TeamMemory};
 use openvision_kernels::vector::Rows;
 use openvision_kernels::{Buffer, attention::AttentionShape};
-use openvision_tensor::{Arena, CpuExec, CpuInput, CpuStore, Tap};
+use openvision_tensor::{Arena, CpuExec, CpuInput, CpuStore, LinearId, Tap, Weights};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -151,6 +151,16 @@ impl Encoder {
     /// Bytes of the packed weights.
     pub fn weight_bytes(&self) -> usize {
         self.store.bytes()
+    }
+
+    /// The weights whose products are computed in 32 bits, by name.
+    pub fn float_maps(&self) -> Vec<&str> {
+        let plan = match &self.tower {
+            Tower::Image(tower) => &tower.plan,
+            Tower::Text(tower) => &tower.plan,
+        };
+        let is_float = |i: &usize| matches!(self.store.linear(LinearId(*i)), Weights::Float(_));
+        (0..plan.linears.len()).filter(is_float).map(|i| plan.linears[i].weight.as_str()).collect()
     }
 
     /// Runs a pass on a pool of as many threads as the encoder was made for.

@@ -1,6 +1,7 @@
 //! What an embedding depends on, as one short number: it is in every file of vectors, and mixing is refused by it.
 
 use crate::config::ModelConfig;
+use crate::quantized::Arithmetic;
 
 /// Hash of one tensor, given by parts in order: its name and its values as f32 in our layout, so that the same numbers
 /// in another container or layout hash the same.
@@ -15,6 +16,11 @@ impl TensorHash {
     }
 
     pub(crate) fn update(&mut self, values: &[f32]) {
+        self.0.update(bytemuck::cast_slice(values));
+    }
+
+    /// The bytes of a quantised matrix, whose scales follow by [`TensorHash::update`].
+    pub(crate) fn update_bytes(&mut self, values: &[i8]) {
         self.0.update(bytemuck::cast_slice(values));
     }
 
@@ -40,12 +46,17 @@ pub(crate) fn short(hash: &blake3::Hash) -> String {
 
 /// Fingerprint of image embeddings: weights, image tower, preprocessing with orientation, decoder, precision, and the
 /// tokens merged in each block where there are any.
-pub(crate) fn image(weights: &blake3::Hash, config: &ModelConfig, merge_tokens: usize) -> String {
+pub(crate) fn image(
+    weights: &blake3::Hash,
+    config: &ModelConfig,
+    arithmetic: Arithmetic,
+    merge_tokens: usize,
+) -> String {
     let mut recipe = serde_json::json!({
         "image": config.image,
         "preprocess": config.preprocess,
         "decoder": openvision_io::image::DECODER,
-        "precision": "f32",
+        "precision": arithmetic.name(),
     });
     if merge_tokens > 0 {
         recipe["merge_tokens"] = merge_tokens.into();
@@ -54,8 +65,9 @@ pub(crate) fn image(weights: &blake3::Hash, config: &ModelConfig, merge_tokens: 
 }
 
 /// Fingerprint of text embeddings: weights, text tower, tokenizer with its cleaning and layout, precision.
-pub(crate) fn text(weights: &blake3::Hash, config: &ModelConfig, tokenizer: &str) -> String {
-    let recipe = serde_json::json!({ "text": config.text, "tokenizer": tokenizer, "precision": "f32" });
+pub(crate) fn text(weights: &blake3::Hash, config: &ModelConfig, tokenizer: &str, arithmetic: Arithmetic) -> String {
+    let precision = arithmetic.name();
+    let recipe = serde_json::json!({ "text": config.text, "tokenizer": tokenizer, "precision": precision });
     combine(weights, &recipe.to_string())
 }
 

@@ -4,13 +4,18 @@ use crate::config::{ActivationName, ImageConfig, Positions};
 use crate::fingerprint::TensorHash;
 use crate::import::names::{NameLayout, TensorSource, places};
 use crate::positions::{resample_image, sin_cos_2d};
+use crate::quantized::{Arithmetic, check_bytes};
 use crate::{ModelError, fingerprint};
 use openvision_io::weights::{Checkpoint, DType, TensorInfo, WeightsError};
-use openvision_kernels::gemm::{Linear, MatrixSource, PackedMatrix};
+use openvision_kernels::gemm::{
+    Linear, MatrixSource, PackedMatrix, QuantizedLinear, QuantizedMatrix, quantize_weights,
+};
 use openvision_kernels::pool::Pool;
 use openvision_kernels::vector::{Rows, RowsMut, transpose};
 use openvision_kernels::{Buffer, Isa};
-use openvision_tensor::{CpuStore, Layout, LinearId, LinearSpec, NormId, ParamPlan, TableId, TableSpec, TensorSpec};
+use openvision_tensor::{
+    CpuStore, Layout, LinearId, LinearSpec, NormId, ParamPlan, TableId, TableSpec, TensorSpec, Weights,
+};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,6 +35,8 @@ pub struct LoadOptions {
     pub gelu: Option<ActivationName>,
     /// Round weights to this 16-bit type; arithmetic stays f32.
     pub rounded: Option<DType>,
+    /// What products are computed with.
+    pub arithmetic: Arithmetic,
     /// Tokenise OpenVision's texts as the JAX training pipeline did.
     pub jax_texts: bool,
     /// Tokens of pictures to merge in each block (arXiv:2210.09461); 0 changes nothing.
@@ -50,6 +57,7 @@ impl Default for LoadOptions {
             as_published: false,
             gelu: None,
             rounded: None,
+            arithmetic: Arithmetic::Stored,
             jax_texts: false,
             merge_tokens: 0,
             scaled_decode: None,
@@ -91,6 +99,13 @@ pub enum Problem {
         /// Index of the first such value.
         index: usize,
     },
+    /// A tensor of bytes is not what this program stores as one.
+    Quantized {
+        /// The tensor.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
 }
 
 impl std::fmt::Display for Problem {
@@ -102,6 +117,7 @@ impl std::fmt::Display for Problem {
                 write!(f, "wrong shape: {name} is {found:?}, the configuration says {expected:?}")
             }
             Problem::NotFinite { name, index } => write!(f, "not a finite number: {name} at index {index}"),
+            Problem::Quantized { name, problem } => write!(f, "not quantised weights: {name}: {problem}"),
         }
     }
 }
@@ -122,6 +138,17 @@ pub trait Tensors: Sync {
     /// # Errors
     /// The tensor cannot be read.
     fn read_f32_part(&self, _name: &str, _start: usize, _out: &mut [f32]) -> Result<bool, WeightsError> {
+        Ok(false)
+    }
+    /// The scales of a matrix that is stored as bytes, one a row.
+    fn stored_scales(&self, _name: &str) -> Option<&[f32]> {
+        None
+    }
+    /// As [`Tensors::read_f32_part`], but the bytes as they are, without their scales.
+    ///
+    /// # Errors
+    /// The tensor cannot be read.
+    fn read_bytes_part(&self, _name: &str, _start: usize, _out: &mut [f32]) -> Result<bool, WeightsError> {
         Ok(false)
     }
 }
@@ -243,6 +270,14 @@ impl Named<'_> {
         Ok(true)
     }
 
+    /// The name and scales of a matrix of ours that is stored as bytes.
+    pub(crate) fn stored_scales(&self, name: &str) -> Option<(&str, &[f32])> {
+        let source = self.layout.source(name);
+        let (&[one], true) = (&source.names()[..], source.in_order()) else { return None };
+        let name = &self.tensors.get(one)?.name;
+        Some((name, self.tensors.stored_scales(name)?))
+    }
+
     /// A scalar, if the file has it.
     ///
     /// # Errors
@@ -332,17 +367,25 @@ enum Unit {
     Table(TableId),
 }
 
+/// Where a tower's parameters come from, and what becomes of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) named: Named<'a>,
+    pub(crate) isa: Isa,
+    pub(crate) arithmetic: Arithmetic,
+}
+
 /// Loads a tower: every thread takes the largest parameter left, reads, hashes and packs it, and drops the source.
 ///
 /// # Errors
 /// The first tensor that cannot be read or holds a value that is no finite number.
 pub(crate) fn load(
-    named: Named,
+    from: Source,
     plan: &ParamPlan,
     positional: Option<Positional>,
-    isa: Isa,
     pool: &Pool,
 ) -> Result<(CpuStore, blake3::Hash), ModelError> {
+    let Source { named, isa, arithmetic } = from;
     let store = CpuStore::new(isa, plan);
     let mut units: Vec<(usize, Unit)> = Vec::new();
     units.extend(plan.linears.iter().enumerate().map(|(i, l)| (l.k * l.n, Unit::Linear(LinearId(i)))));
@@ -351,7 +394,7 @@ pub(crate) fn load(
     units.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
     let next = AtomicUsize::new(0);
     let outcome: Mutex<Result<Vec<blake3::Hash>, ModelError>> = Mutex::new(Ok(Vec::new()));
-    let loader = Loader { named, plan, positional, store: &store };
+    let loader = Loader { named, plan, positional, arithmetic, store: &store };
     pool.run(&|_| {
         let mut staging = Buffer::default();
         while let Some(&(_, unit)) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -398,6 +441,7 @@ struct Loader<'a> {
     named: Named<'a>,
     plan: &'a ParamPlan,
     positional: Option<Positional<'a>>,
+    arithmetic: Arithmetic,
     store: &'a CpuStore,
 }
 
@@ -417,36 +461,57 @@ impl Loader<'_> {
     }
 
     fn linear(&self, id: LinearId, spec: &LinearSpec, staging: &mut Buffer) -> Result<Vec<blake3::Hash>, ModelError> {
-        let mut packed = PackedMatrix::reserve(self.store.isa(), spec.k, spec.n);
-        let mut hashes = vec![match spec.layout {
-            Layout::OutIn => self.out_in(spec, &mut packed, staging)?,
-            Layout::InOut => {
-                staging.ensure(spec.k * spec.n);
-                let weight = &mut staging[..spec.k * spec.n];
-                let hash = self.read(&spec.weight, spec.weight_shape(), weight)?;
-                packed.fill(0, MatrixSource::in_out(weight, spec.k, spec.n));
-                hash
-            }
-        }];
         let mut bias = vec![0.0; spec.n];
+        let mut hashes = Vec::new();
         if let Some(name) = &spec.bias {
             hashes.push(self.read(name, vec![spec.n], &mut bias)?);
         }
-        self.store.set_linear(id, Linear::new(packed, spec.bias.is_some().then_some(&bias[..])));
+        let bias = spec.bias.is_some().then_some(&bias[..]);
+        if self.arithmetic.quantizes(spec) {
+            let (matrix, hash) = self.quantized(spec, staging)?;
+            hashes.push(hash);
+            self.store.set_linear(id, Weights::Quantized(QuantizedLinear::new(matrix, bias)));
+            return Ok(hashes);
+        }
+        let mut packed = PackedMatrix::reserve(self.store.isa(), spec.k, spec.n);
+        let mut hash = TensorHash::new(&spec.weight);
+        match spec.layout {
+            Layout::OutIn => self.parts(spec, staging, &mut |row, part| {
+                if row == 0 {
+                    hash = TensorHash::new(&spec.weight);
+                }
+                hash.update(part);
+                packed.fill(row, MatrixSource::out_in(part, part.len() / spec.k, spec.k));
+            })?,
+            Layout::InOut => {
+                staging.ensure(spec.k * spec.n);
+                let weight = &mut staging[..spec.k * spec.n];
+                self.named.read(&TensorSpec { name: spec.weight.clone(), shape: spec.weight_shape() }, weight)?;
+                finite(&spec.weight, 0, weight)?;
+                hash.update(weight);
+                packed.fill(0, MatrixSource::in_out(weight, spec.k, spec.n));
+            }
+        }
+        hashes.push(hash.finish());
+        self.store.set_linear(id, Weights::Float(Linear::new(packed, bias)));
         Ok(hashes)
     }
 
-    /// Reads, checks, hashes and packs some rows at a time, while they are in the cache.
-    fn out_in(
+    /// Rows that are worked on at once.
+    fn rows_of_part(spec: &LinearSpec) -> usize {
+        (PART_BYTES / (spec.k * size_of::<f32>())).next_multiple_of(PART_ROWS).clamp(PART_ROWS, spec.n.max(PART_ROWS))
+    }
+
+    /// Reads and checks some rows at a time; `take` works on them while they are in the cache. It is given the number of
+    /// the first one, and all of them anew where that is 0.
+    fn parts(
         &self,
         spec: &LinearSpec,
-        packed: &mut PackedMatrix,
         staging: &mut Buffer,
-    ) -> Result<blake3::Hash, ModelError> {
+        take: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), ModelError> {
         let (k, n) = (spec.k, spec.n);
-        let mut rows =
-            (PART_BYTES / (k * size_of::<f32>())).next_multiple_of(PART_ROWS).clamp(PART_ROWS, n.max(PART_ROWS));
-        let mut hash = TensorHash::new(&spec.weight);
+        let mut rows = Self::rows_of_part(spec);
         let mut row = 0;
         while row < n {
             let count = rows.min(n - row);
@@ -456,15 +521,60 @@ impl Loader<'_> {
                 self.named.read(&TensorSpec { name: spec.weight.clone(), shape: spec.weight_shape() }, part)?;
             } else if !self.named.read_part(&spec.weight, k * n, row * k, part)? {
                 // Stored in another order: all rows at once, from the start (parts that were read are the same then).
-                (rows, row, hash) = (n, 0, TensorHash::new(&spec.weight));
+                (rows, row) = (n, 0);
                 continue;
             }
             finite(&spec.weight, row * k, part)?;
-            hash.update(part);
-            packed.fill(row, MatrixSource::out_in(part, count, k));
+            take(row, part);
             row += count;
         }
-        Ok(hash.finish())
+        Ok(())
+    }
+
+    /// A matrix of bytes: as it is stored, or quantised. The hash is that of the bytes and scales, so that a folder which
+    /// stores them has the fingerprint of the one that it was made from.
+    fn quantized(
+        &self,
+        spec: &LinearSpec,
+        staging: &mut Buffer,
+    ) -> Result<(QuantizedMatrix, blake3::Hash), ModelError> {
+        let (k, n, isa) = (spec.k, spec.n, self.store.isa());
+        let mut matrix = QuantizedMatrix::reserve(isa, k, n);
+        let mut hash = TensorHash::new(&spec.weight);
+        let (mut bytes, mut scales) = (Vec::new(), vec![0.0; n]);
+        if let Some((name, stored)) = self.named.stored_scales(&spec.weight) {
+            scales.copy_from_slice(stored);
+            let rows = Self::rows_of_part(spec);
+            for row in (0..n).step_by(rows) {
+                let count = rows.min(n - row);
+                staging.ensure(count * k);
+                let part = &mut staging[..count * k];
+                if !self.named.tensors.read_bytes_part(name, row * k, part)? {
+                    let problem =
+                        Problem::Quantized { name: name.to_owned(), problem: "cannot be read by parts".into() };
+                    return Err(ModelError::Tensors { place: "checkpoint".into(), problems: vec![problem] });
+                }
+                bytes.clear();
+                bytes.extend(part.iter().map(|value| *value as i8));
+                check_bytes(name, k, &bytes)
+                    .map_err(|problem| ModelError::Tensors { place: "checkpoint".into(), problems: vec![problem] })?;
+                hash.update_bytes(&bytes);
+                matrix.fill(row, &bytes, &scales[row..row + count]);
+            }
+        } else {
+            self.parts(spec, staging, &mut |row, part| {
+                if row == 0 {
+                    hash = TensorHash::new(&spec.weight);
+                }
+                let scales = &mut scales[row..row + part.len() / k];
+                bytes.resize(part.len(), 0);
+                quantize_weights(isa, part, k, &mut bytes, scales);
+                hash.update_bytes(&bytes);
+                matrix.fill(row, &bytes, scales);
+            })?;
+        }
+        hash.update(&scales);
+        Ok((matrix, hash.finish()))
     }
 
     fn norm(&self, id: NormId) -> Result<Vec<blake3::Hash>, ModelError> {
@@ -520,6 +630,7 @@ impl Loader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use openvision_tensor::Role;
 
     /// Tensors whose values follow from their names, some of which give parts.
     struct Made {
@@ -574,6 +685,7 @@ mod tests {
             n: 3 * WIDTH,
             layout: Layout::OutIn,
             shape: None,
+            role: Role::Block,
         });
         let (weight, bias) = (layout.source(&weight), layout.source(&bias));
         let info = |name: &str, columns: &[usize], count: usize| TensorInfo {
@@ -586,8 +698,9 @@ mod tests {
         infos.extend(bias.names().iter().map(|name| info(name, &[], count)));
         let made = Made { infos, parts, broken };
         let named = Named { tensors: &made, layout };
-        let (store, hash) = load(named, &plan, None, Isa::best(), &Pool::new(2))?;
-        Ok((store.linear(id).weights.unpack(), hash))
+        let from = Source { named, isa: Isa::best(), arithmetic: Arithmetic::Float };
+        let (store, hash) = load(from, &plan, None, &Pool::new(2))?;
+        Ok((store.linear(id).float().weights.unpack(), hash))
     }
 
     #[test]

@@ -4,7 +4,8 @@ use crate::caption::Captioner;
 use crate::config::{Family, ModelConfig, TextConfig, TextLayout, TextPooling, TransformerConfig};
 use crate::encoder::{Encoder, EncoderShape, Fill, Pass, Tower};
 use crate::import::{Description, describe};
-use crate::load::{LoadOptions, Named, Positional, check, load};
+use crate::load::{LoadOptions, Named, Positional, Source, check, load};
+use crate::quantized::{Arithmetic, StoredInt8};
 use crate::rounded::Rounded;
 use crate::tower::{ImageTower, TextTower, Until};
 use crate::{ModelError, fingerprint};
@@ -30,6 +31,7 @@ pub struct Model {
     pool: Arc<Pool>,
     isa: Isa,
     rounded: Option<DType>,
+    arithmetic: Arithmetic,
     merge_tokens: usize,
     folder: Option<PathBuf>,
     tokenizer: OnceLock<Box<dyn Tokenizer>>,
@@ -88,6 +90,17 @@ impl Model {
         let own = config.image;
         let config = adjusted(config, options);
         config.check("the model")?;
+        let stored = StoredInt8::new(named.tensors)
+            .map_err(|problems| ModelError::Tensors { place: "the model".into(), problems })?;
+        let arithmetic = match (options.arithmetic, &stored) {
+            (Arithmetic::Stored, Some(_)) => Arithmetic::Int8,
+            (Arithmetic::Stored, None) => Arithmetic::Float,
+            (asked, _) => asked,
+        };
+        let named = match &stored {
+            Some(stored) => Named { tensors: stored, ..named },
+            None => named,
+        };
         let rounded = options.rounded.map(|dtype| Rounded { tensors: named.tensors, dtype });
         let named = match &rounded {
             Some(rounded) => Named { tensors: rounded, ..named },
@@ -104,11 +117,12 @@ impl Model {
         if !problems.is_empty() {
             return Err(ModelError::Tensors { place: "the model".into(), problems });
         }
+        let from = Source { named, isa, arithmetic };
         let positional = Positional { table: image.positions(), image: &config.image, own: &own };
         let image = options
             .image
             .then(|| {
-                let (store, hash) = load(named, &image.plan, Some(positional), isa, &pool)?;
+                let (store, hash) = load(from, &image.plan, Some(positional), &pool)?;
                 let shape = image_shape(&config);
                 Ok::<_, ModelError>((Encoder::new(Tower::Image(image), store, shape, pool.threads()), hash))
             })
@@ -117,7 +131,7 @@ impl Model {
             .zip(config.text)
             .filter(|_| options.text)
             .map(|(tower, text)| {
-                let (store, hash) = load(named, &tower.plan, None, isa, &pool)?;
+                let (store, hash) = load(from, &tower.plan, None, &pool)?;
                 let shape = text_shape(&text);
                 Ok::<_, ModelError>((Encoder::new(Tower::Text(tower), store, shape, pool.threads()), hash))
             })
@@ -136,6 +150,7 @@ impl Model {
             pool,
             isa,
             rounded,
+            arithmetic,
             merge_tokens,
             folder,
             tokenizer,
@@ -154,7 +169,8 @@ impl Model {
     pub fn captioner(&self) -> Result<Captioner, ModelError> {
         match (self.config.decoder, &self.folder) {
             (Some(decoder), Some(folder)) => {
-                let options = LoadOptions { rounded: self.rounded, isa: Some(self.isa), ..LoadOptions::default() };
+                let (rounded, arithmetic, isa) = (self.rounded, self.arithmetic, Some(self.isa));
+                let options = LoadOptions { rounded, arithmetic, isa, ..LoadOptions::default() };
                 Captioner::load(folder, decoder, &options, Arc::clone(&self.pool))
             }
             _ => Err(ModelError::NoDecoder),
@@ -164,6 +180,16 @@ impl Model {
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// What products are computed with: floats or bytes.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
+    /// The name of that, as fingerprints and tables have it: `f32` or `int8`.
+    pub fn precision(&self) -> &'static str {
+        self.arithmetic.name()
     }
 
     /// The pool that runs this model.
@@ -209,7 +235,7 @@ impl Model {
     /// The image tower was not loaded.
     pub fn image_fingerprint(&self) -> Result<String, ModelError> {
         let (_, hash) = self.image.as_ref().ok_or(ModelError::NoTower("image"))?;
-        Ok(fingerprint::image(hash, &self.config, self.merge_tokens))
+        Ok(fingerprint::image(hash, &self.config, self.arithmetic, self.merge_tokens))
     }
 
     /// Fingerprint of this model's text embeddings.
@@ -218,7 +244,7 @@ impl Model {
     /// The text tower was not loaded, or there is no tokenizer.
     pub fn text_fingerprint(&self) -> Result<String, ModelError> {
         let (_, hash) = self.text.as_ref().ok_or(ModelError::NoTower("text"))?;
-        Ok(fingerprint::text(hash, &self.config, &self.tokenizer()?.fingerprint()))
+        Ok(fingerprint::text(hash, &self.config, &self.tokenizer()?.fingerprint(), self.arithmetic))
     }
 
     /// The tokenizer: the folder's own files where there are any, else the built-in vocabulary.

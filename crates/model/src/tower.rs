@@ -7,8 +7,8 @@ use openvision_kernels::attention::Mask;
 use openvision_kernels::merge::Merge;
 use openvision_kernels::patch::PatchGrid;
 use openvision_tensor::{
-    Blocks, Exec, Heads, Layout, LinearId, LinearSpec, NormId, ParamPlan, Patches, Pooling, Slot, TableId, TableSpec,
-    Tap, Tokens,
+    Blocks, Exec, Heads, Layout, LinearId, LinearSpec, NormId, ParamPlan, Patches, Pooling, Role, Slot, TableId,
+    TableSpec, Tap, Tokens,
 };
 
 /// A pre-norm transformer block: x += attn(LN(x)); x += mlp(LN(x)).
@@ -36,6 +36,7 @@ impl Block {
                 n,
                 layout: Layout::OutIn,
                 shape: None,
+                role: Role::Block,
             })
         };
         let qkv = linear("attn.in_proj_weight", "attn.in_proj_bias", width, 3 * width);
@@ -199,6 +200,7 @@ impl AttentionHead {
                 n,
                 layout: Layout::OutIn,
                 shape: None,
+                role: Role::Edge,
             })
         };
         Self {
@@ -225,7 +227,7 @@ impl AttentionHead {
 
 /// A projection [K, N] without bias, as CLIP stores it.
 fn projection(name: &str, k: usize, n: usize) -> LinearSpec {
-    LinearSpec { weight: name.to_owned(), bias: None, k, n, layout: Layout::InOut, shape: None }
+    LinearSpec { weight: name.to_owned(), bias: None, k, n, layout: Layout::InOut, shape: None, role: Role::Edge }
 }
 
 impl ImageTower {
@@ -244,6 +246,7 @@ impl ImageTower {
             n: width,
             layout: Layout::OutIn,
             shape: Some(vec![width, 3, patch, patch]),
+            role: Role::Edge,
         };
         let patches = Patches {
             grid,
@@ -356,6 +359,7 @@ impl TextTower {
                 n: embed_dim,
                 layout: Layout::OutIn,
                 shape: None,
+                role: Role::Edge,
             },
         });
         let pooling = match config.pooling {

@@ -137,7 +137,8 @@ impl Job<'_> {
         }
         let shape = shapes.pop_first().ok_or_else(|| Error::Usage("nothing to embed".into()))?;
         let model = config.name.clone().unwrap_or_else(|| config.family.name().to_owned());
-        Ok(Meta { model, ..Meta::new(shape, self.want.name(), fingerprints) })
+        let precision = self.model.precision().to_owned();
+        Ok(Meta { model, precision, ..Meta::new(shape, self.want.name(), fingerprints) })
     }
 
     /// Embeds everything that `finished` does not hold, in order: pictures, then texts.

@@ -15,6 +15,7 @@
 pub mod bench;
 pub mod caption;
 pub mod classify;
+pub mod drift;
 pub mod embed;
 mod error;
 pub mod evaluate;

@@ -6,10 +6,11 @@
 
 use crate::cpu::{Arena, SlotShape, row_stride};
 use crate::exec::{Blocks, Heads, Slot};
+use crate::store::On;
 use crate::{CpuStore, LinearId, NormId};
 use openvision_kernels::act::Activation;
 use openvision_kernels::attention::{AttentionShape, Mask, Remembered, attention_on, remembered_attention};
-use openvision_kernels::gemm::{Output, gemm_on};
+use openvision_kernels::gemm::{Output, Sequences};
 use openvision_kernels::norm::layer_norm;
 use openvision_kernels::pool::Pool;
 use openvision_kernels::vector::{Rows, RowsMut};
@@ -141,10 +142,12 @@ impl<'a> CachedExec<'a> {
 
     /// act(x W + b) into a new slot.
     fn product(&mut self, x: Slot, linear: LinearId, activation: Activation) -> Slot {
-        let linear = self.store.linear(linear);
-        let (slot, mut data, shape) = self.new_slot(self.arena.shape(x).rows, linear.weights.n());
+        let weights = self.store.linear(linear);
+        let (slot, mut data, shape) = self.new_slot(self.arena.shape(x).rows, weights.n());
         let out = RowsMut::strided(&mut data, shape.rows, shape.width, shape.stride);
-        gemm_on(self.pool, self.isa, self.arena.rows(x), linear, out, Output::Store(activation));
+        let (on, mut scratch) = (On::Pool(self.isa, self.pool), std::mem::take(&mut self.arena.product));
+        weights.product(on, Sequences::of_one(self.arena.rows(x)), out, Output::Store(activation), &mut scratch);
+        self.arena.product = scratch;
         self.arena.put(slot, data);
         slot
     }
@@ -187,7 +190,9 @@ impl Blocks for CachedExec<'_> {
         let shape = self.arena.shape(residual);
         let mut data = self.arena.lend(residual);
         let out = RowsMut::strided(&mut data, shape.rows, shape.width, shape.stride);
-        gemm_on(self.pool, self.isa, self.arena.rows(x), self.store.linear(linear), out, Output::Add);
+        let (on, mut scratch) = (On::Pool(self.isa, self.pool), std::mem::take(&mut self.arena.product));
+        self.store.linear(linear).product(on, Sequences::of_one(self.arena.rows(x)), out, Output::Add, &mut scratch);
+        self.arena.product = scratch;
         self.arena.put(residual, data);
         residual
     }

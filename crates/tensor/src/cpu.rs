@@ -1,10 +1,11 @@
 //! The inference executor: runs on one thread as a member of a team, keeps nothing, allocates nothing once warm.
 
 use crate::exec::{Blocks, Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
-use crate::{CpuStore, LinearId, NormId, TableId};
+use crate::store::{On, ProductScratch};
+use crate::{CpuStore, LinearId, NormId, TableId, Weights};
 use openvision_kernels::act::Activation;
 use openvision_kernels::attention::{AttentionShape, Mask, attention, gather, probe_attention, sized_attention};
-use openvision_kernels::gemm::{Output, Sequences, gemm_tokens};
+use openvision_kernels::gemm::{Output, QuantizedProduct, Sequences, quantized_gemm};
 use openvision_kernels::merge::{Merge, MergeScratch, merge_tokens, weighted_mean};
 use openvision_kernels::norm::layer_norm;
 use openvision_kernels::patch::patch_row;
@@ -21,6 +22,7 @@ pub struct Arena {
     /// Slots in use; those behind keep their memory.
     live: usize,
     scratch: Buffer,
+    pub(crate) product: ProductScratch,
     /// How many tokens each token stands for, [sequences × tokens]; empty until tokens are merged.
     sizes: Vec<f32>,
     merge: MergeScratch,
@@ -198,8 +200,20 @@ impl Blocks for CpuExec<'_> {
     }
 
     fn norm_linear(&mut self, x: Slot, norm: NormId, linear: LinearId, activation: Activation) -> Slot {
-        let normed = self.layer_norm(x, norm);
-        self.product(normed, linear, activation)
+        let Weights::Quantized(linear) = self.store.linear(linear) else {
+            let normed = self.layer_norm(x, norm);
+            return self.product(normed, linear, activation);
+        };
+        let SlotShape { rows, tokens, .. } = self.arena.shape(x);
+        let (slot, mut data, shape) = self.new_slot(rows, linear.weights.n(), tokens);
+        let out = RowsMut::strided(&mut data, rows, shape.width, shape.stride);
+        let mut scratch = std::mem::take(&mut self.arena.product);
+        let norm = Some(self.store.norm(norm));
+        let product = QuantizedProduct { a: self.arena.rows(x), norm, linear, output: Output::Store(activation) };
+        quantized_gemm(&product, out, &mut scratch.quantized);
+        self.arena.product = scratch;
+        self.arena.put(slot, data);
+        slot
     }
 
     fn linear(&mut self, x: Slot, linear: LinearId) -> Slot {
@@ -269,7 +283,7 @@ impl Blocks for CpuExec<'_> {
 impl Exec for CpuExec<'_> {
     fn embed_patches(&mut self, patches: Patches) -> Slot {
         let Patches { grid, convolution, class, positions } = patches;
-        let linear = self.store.linear(convolution);
+        let linear = self.store.linear(convolution).float();
         let (length, width) = (grid.patch_length(), linear.weights.n());
         let extra = usize::from(class.is_some());
         let tokens = grid.patches() + extra;
@@ -419,7 +433,7 @@ impl CpuExec<'_> {
     /// act(x W + b) into a new slot.
     fn product(&mut self, x: Slot, linear: LinearId, activation: Activation) -> Slot {
         let SlotShape { rows, tokens, .. } = self.arena.shape(x);
-        let (slot, mut data, shape) = self.new_slot(rows, self.store.linear(linear).weights.n(), tokens);
+        let (slot, mut data, shape) = self.new_slot(rows, self.store.linear(linear).n(), tokens);
         let out = RowsMut::strided(&mut data, rows, shape.width, shape.stride);
         self.multiply(x, linear, out, Output::Store(activation));
         self.arena.put(slot, data);
@@ -428,10 +442,10 @@ impl CpuExec<'_> {
 
     fn multiply(&mut self, x: Slot, linear: LinearId, out: RowsMut, output: Output) {
         let SlotShape { rows, tokens, .. } = self.arena.shape(x);
-        let mut scratch = std::mem::take(&mut self.arena.scratch);
         let whole = if tokens == 1 { 1 } else { self.whole_tokens.unwrap_or(tokens) };
+        let mut scratch = std::mem::take(&mut self.arena.product);
         let x = Sequences { rows: self.arena.rows(x), tokens: whole, here: rows / self.input.sequences };
-        gemm_tokens(self.isa, x, self.store.linear(linear), out, output, &mut scratch);
-        self.arena.scratch = scratch;
+        self.store.linear(linear).product(On::Thread(self.isa), x, out, output, &mut scratch);
+        self.arena.product = scratch;
     }
 }

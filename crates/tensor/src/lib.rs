@@ -13,5 +13,5 @@ mod store;
 pub use cached::{CacheShape, CachedExec, KeyValueCache, NewRows, Place};
 pub use cpu::{Arena, CpuExec, CpuInput, TapSink};
 pub use exec::{Blocks, Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
-pub use plan::{Layout, LinearId, LinearSpec, NormId, NormSpec, ParamPlan, TableId, TableSpec, TensorSpec};
-pub use store::CpuStore;
+pub use plan::{Layout, LinearId, LinearSpec, NormId, NormSpec, ParamPlan, Role, TableId, TableSpec, TensorSpec};
+pub use store::{CpuStore, Weights};

@@ -36,6 +36,17 @@ pub struct LinearSpec {
     pub layout: Layout,
     /// Shape of the weight tensor where it is not a plain matrix (a convolution: [N, 3, P, P]).
     pub shape: Option<Vec<usize>>,
+    /// What the map is in its model.
+    pub role: Role,
+}
+
+/// What a linear map is in its model, hence how exact it has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// One of a transformer block's maps: nearly all of the weights and of the work.
+    Block,
+    /// Everything else: patches, projections, pooling heads, the scores of words. Always in 32 bits.
+    Edge,
 }
 
 /// A layer norm over rows of `width`.

@@ -1,8 +1,13 @@
 //! Parameters as the CPU executor wants them: matrices packed for the instruction set, everything else plain.
 
 use crate::{LinearId, NormId, ParamPlan, TableId};
-use openvision_kernels::gemm::Linear;
+use openvision_kernels::gemm::{
+    Linear, Output, QuantizedLinear, QuantizedProduct, QuantizedRows, Sequences, gemm_on, gemm_tokens, quantized_gemm,
+    quantized_gemm_on,
+};
 use openvision_kernels::norm::LayerNorm;
+use openvision_kernels::pool::Pool;
+use openvision_kernels::vector::RowsMut;
 use openvision_kernels::{Buffer, Isa};
 use std::sync::OnceLock;
 
@@ -12,10 +17,80 @@ struct Norm {
     epsilon: f32,
 }
 
+/// The weights of a linear map: how they are stored is nobody else's business.
+#[derive(Debug)]
+pub enum Weights {
+    /// 32-bit floats.
+    Float(Linear),
+    /// Bytes with a scale an output; inputs are quantised row by row.
+    Quantized(QuantizedLinear),
+}
+
+impl Weights {
+    /// Number of outputs.
+    pub fn n(&self) -> usize {
+        match self {
+            Weights::Float(linear) => linear.weights.n(),
+            Weights::Quantized(linear) => linear.weights.n(),
+        }
+    }
+
+    /// Bytes that the packed weights take.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Weights::Float(linear) => linear.weights.bytes(),
+            Weights::Quantized(linear) => linear.weights.bytes(),
+        }
+    }
+
+    /// The weights as floats, for those maps that always are.
+    ///
+    /// # Panics
+    /// Where they are quantised.
+    pub fn float(&self) -> &Linear {
+        match self {
+            Weights::Float(linear) => linear,
+            Weights::Quantized(_) => panic!("a map of a block where one is meant that stays in 32 bits"),
+        }
+    }
+
+    /// C = act(A B + bias) or C += A B + bias, on one thread or on all of a pool.
+    pub(crate) fn product(&self, on: On, a: Sequences, c: RowsMut, output: Output, scratch: &mut ProductScratch) {
+        let ProductScratch { sums, quantized } = scratch;
+        match (self, on) {
+            (Weights::Float(linear), On::Thread(isa)) => gemm_tokens(isa, a, linear, c, output, sums),
+            (Weights::Float(linear), On::Pool(isa, pool)) => gemm_on(pool, isa, a.rows, linear, c, output),
+            (Weights::Quantized(linear), on) => {
+                let product = QuantizedProduct { a: a.rows, norm: None, linear, output };
+                match on {
+                    On::Thread(_) => quantized_gemm(&product, c, quantized),
+                    On::Pool(_, pool) => quantized_gemm_on(pool, &product, c, quantized),
+                }
+            }
+        }
+    }
+}
+
+/// Working memory of products.
+#[derive(Debug, Default)]
+pub(crate) struct ProductScratch {
+    sums: Buffer,
+    pub(crate) quantized: QuantizedRows,
+}
+
+/// Where a product is computed.
+#[derive(Clone, Copy)]
+pub(crate) enum On<'a> {
+    /// On the calling thread.
+    Thread(Isa),
+    /// On all threads of a pool.
+    Pool(Isa, &'a Pool),
+}
+
 /// The parameters of a tower on the CPU. Filled once, from several threads at a time, then read only.
 pub struct CpuStore {
     isa: Isa,
-    linears: Vec<OnceLock<Linear>>,
+    linears: Vec<OnceLock<Weights>>,
     norms: Vec<OnceLock<Norm>>,
     tables: Vec<OnceLock<Buffer>>,
     table_widths: Vec<usize>,
@@ -34,8 +109,8 @@ impl CpuStore {
     }
 
     /// Sets a linear map, packed for this store's instruction set.
-    pub fn set_linear(&self, id: LinearId, linear: Linear) {
-        assert!(self.linears[id.0].set(linear).is_ok(), "a linear map is set once");
+    pub fn set_linear(&self, id: LinearId, weights: Weights) {
+        assert!(self.linears[id.0].set(weights).is_ok(), "a linear map is set once");
     }
 
     /// Sets a layer norm.
@@ -54,7 +129,7 @@ impl CpuStore {
     }
 
     /// A linear map.
-    pub fn linear(&self, id: LinearId) -> &Linear {
+    pub fn linear(&self, id: LinearId) -> &Weights {
         self.linears[id.0].get().expect("loading sets every linear map")
     }
 
@@ -76,7 +151,7 @@ impl CpuStore {
 
     /// Bytes that the parameters take.
     pub fn bytes(&self) -> usize {
-        let linears = self.linears.iter().filter_map(OnceLock::get).map(|l| l.weights.bytes());
+        let linears = self.linears.iter().filter_map(OnceLock::get).map(Weights::bytes);
         let tables = self.tables.iter().filter_map(OnceLock::get).map(|t| t.len() * size_of::<f32>());
         linears.chain(tables).sum()
     }

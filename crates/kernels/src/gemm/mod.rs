@@ -7,12 +7,20 @@
 
 mod backward;
 mod pack;
+mod quantized;
+mod quantized_rows;
 mod strassen;
 mod tile;
 
 pub(crate) use backward::Operand;
 pub use backward::{GemmScratch, LinearGradient, WeightGradient, linear_backward};
 pub use pack::{MatrixSource, PackedMatrix};
+pub(crate) use quantized::DotBurst;
+pub use quantized::{
+    LONGEST_QUANTIZED, QuantizedLinear, QuantizedMatrix, QuantizedProduct, quantize_weights, quantized_gemm,
+    quantized_gemm_on,
+};
+pub use quantized_rows::QuantizedRows;
 pub use strassen::{Sequences, gemm_tokens};
 pub(crate) use tile::{Epilogue, PanelSums, Prefetch, Tile, run_tile};
 

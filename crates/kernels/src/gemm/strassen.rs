@@ -47,6 +47,13 @@ pub struct Sequences<'a> {
     pub here: usize,
 }
 
+impl<'a> Sequences<'a> {
+    /// Rows that have nothing to do with one another.
+    pub fn of_one(rows: Rows<'a>) -> Self {
+        Self { rows, tokens: 1, here: 1 }
+    }
+}
+
 /// [`super::gemm`] for the rows of sequences.
 ///
 /// # Panics

@@ -139,6 +139,26 @@ pub(crate) struct Tile {
     pub(crate) sums: PanelSums,
 }
 
+impl Tile {
+    /// A place to store, for values that another kernel made.
+    pub(crate) fn target(c: *mut f32, c_stride: usize, columns: usize, epilogue: Epilogue) -> Tile {
+        let (a, b) = (std::ptr::null(), std::ptr::null());
+        Tile {
+            a,
+            a_stride: 0,
+            b,
+            k: 0,
+            start: std::ptr::null(),
+            c,
+            c_stride,
+            columns,
+            epilogue,
+            prefetch: Prefetch::NONE,
+            sums: PanelSums::NONE,
+        }
+    }
+}
+
 /// A tile of `R` rows and `V` vectors. Made only by [`run_tile`], whose contract covers the raw reads and writes.
 pub(crate) struct TileKernel<const R: usize, const V: usize>(Tile);
 
@@ -192,17 +212,27 @@ impl<const R: usize, const V: usize> Kernel for TileKernel<R, V> {
                 multiply_add::<S, R, V>(s, a.add(step), t.a_stride, b.add(step * V * LANES), &mut sums);
             }
         }
-        let e = &t.epilogue;
-        let whole = t.columns >= V * LANES && e.row_scale.is_null() && matches!(e.activation, Activation::None);
-        // SAFETY: the contract of `new` covers C, bias and row scale; the tile is whole where `store_whole` is called.
-        unsafe {
-            match (whole, e.bias.is_null(), e.accumulate) {
-                (true, false, false) => store_whole::<S, R, V, true, false>(s, &t, &sums),
-                (true, false, true) => store_whole::<S, R, V, true, true>(s, &t, &sums),
-                (true, true, false) => store_whole::<S, R, V, false, false>(s, &t, &sums),
-                (true, true, true) => store_whole::<S, R, V, false, true>(s, &t, &sums),
-                (false, ..) => finish_all(s, &t, &sums),
-            }
+        // SAFETY: the contract of `new` covers C, bias and row scale.
+        unsafe { store_tile(s, &t, &sums) };
+    }
+}
+
+/// Applies the epilogue to a tile and stores it.
+///
+/// # Safety
+/// The contract of [`TileKernel::new`] for C, bias and row scale.
+#[inline(always)]
+pub(crate) unsafe fn store_tile<S: Simd, const R: usize, const V: usize>(s: S, t: &Tile, sums: &[[S::F; V]; R]) {
+    let e = &t.epilogue;
+    let whole = t.columns >= V * LANES && e.row_scale.is_null() && matches!(e.activation, Activation::None);
+    // SAFETY: as the caller vouches; the tile is whole where `store_whole` is called.
+    unsafe {
+        match (whole, e.bias.is_null(), e.accumulate) {
+            (true, false, false) => store_whole::<S, R, V, true, false>(s, t, sums),
+            (true, false, true) => store_whole::<S, R, V, true, true>(s, t, sums),
+            (true, true, false) => store_whole::<S, R, V, false, false>(s, t, sums),
+            (true, true, true) => store_whole::<S, R, V, false, true>(s, t, sums),
+            (false, ..) => finish_all(s, t, sums),
         }
     }
 }

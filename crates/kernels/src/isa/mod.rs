@@ -3,20 +3,29 @@
 //! A token ([`Avx2`], [`Avx512`], ...) has a private field and is made only after the processor was asked, so
 //! holding one proves that its instructions may run. Kernels are generic over `Simd` and compiled once a set.
 
+mod dot;
 mod portable;
 mod simd;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_dot;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_dot;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+pub use dot::DotUnit;
+pub(crate) use dot::{Dot, DotKernel};
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
 pub use portable::Portable;
@@ -119,7 +128,7 @@ impl Isa {
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
-            Isa::Portable(set) => set.vectorize(kernel),
+            Isa::Portable(set) => Simd::vectorize(set, kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(set) => set.vectorize(kernel),
             #[cfg(target_arch = "x86_64")]

@@ -6,16 +6,17 @@ use super::names::{NameLayout, places};
 use super::source::Description;
 use crate::ModelError;
 use crate::config::{
-    ActivationName, Family, ImagePooling, ModelConfig, Positions, TextConfig, TextLayout, TextPooling,
+    ActivationName, Family, ImagePooling, ModelConfig, Positions, StoredPrecision, TextConfig, TextLayout, TextPooling,
     TransformerConfig,
 };
 use crate::load::{Named, check};
 use crate::positions::sin_cos_2d;
+use crate::quantized::{Arithmetic, StoredInt8, quantize, scale_name};
 use crate::tower::plans;
 use openvision_io::atomic::write_atomic;
 use openvision_io::preprocess::{Interpolation, Order, Preprocess, ResizeMode};
 use openvision_io::weights::{DType, SafeTensorsWriter, TensorInfo, narrow_from_f32};
-use openvision_tensor::{ParamPlan, TensorSpec};
+use openvision_tensor::{LinearSpec, ParamPlan, TensorSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -51,8 +52,9 @@ impl Target {
     }
 }
 
-/// Writes a model into `folder`. Without a `precision`, stored bytes are copied, so that a round trip is bit-exact. Gives
-/// what a user should know about it.
+/// Writes a model into `folder`. Without a `precision`, stored bytes are copied, so that a round trip is bit-exact; with
+/// [`DType::I8`] the blocks' matrices are quantised, which our own layout alone can hold. Gives what a user should know
+/// about it.
 ///
 /// # Errors
 /// The layout cannot express the model, tensors do not fit, or files cannot be written.
@@ -63,8 +65,18 @@ pub fn convert(
     folder: &Path,
 ) -> Result<Vec<String>, ModelError> {
     let mut notes = Vec::new();
+    let stored = stored_int8(from)?;
+    let int8 = precision == Some(DType::I8) || precision.is_none() && stored.is_some();
+    if target != Target::Ours && (int8 || stored.is_some()) {
+        let why =
+            "int8 weights are of this program's own layout: convert to openvision, with --precision f32 to get floats";
+        return Err(unable("another layout", "precision", why.into()));
+    }
     let configs = configurations(&from.config, target, &mut notes)?;
-    let named = Named { tensors: &from.checkpoint, layout: from.layout };
+    let named = match &stored {
+        Some(stored) => Named { tensors: stored, layout: from.layout },
+        None => Named { tensors: &from.checkpoint, layout: from.layout },
+    };
     let plans = plans(&from.config);
     let problems = check(named, &plans.iter().collect::<Vec<_>>(), &[]);
     if !problems.is_empty() {
@@ -80,30 +92,21 @@ pub fn convert(
     let mut pieces: BTreeMap<String, Piece> = BTreeMap::new();
     for spec in &ours {
         let stored = from.layout.source(&spec.name);
-        let dtype = from.checkpoint.get(stored.names()[0]).map_or(DType::F32, |tensor| tensor.dtype);
+        let dtype = named.tensors.get(stored.names()[0]).map_or(DType::F32, |tensor| tensor.dtype);
         add_pieces(layout, spec, dtype, &mut pieces);
     }
+    let maps = plans.iter().flat_map(|plan| &plan.linears).filter(|spec| int8 && Arithmetic::Int8.quantizes(spec));
+    let maps = maps.map(|spec| (spec.weight.as_str(), spec)).collect();
+    let rounded_to = precision.filter(|dtype| dtype.is_float());
     std::fs::create_dir_all(folder).map_err(|source| ModelError::Read { path: folder.into(), source })?;
-    let infos: Vec<TensorInfo> = pieces
-        .iter()
-        .map(|(name, piece)| TensorInfo {
-            name: name.clone(),
-            dtype: precision.filter(|_| piece.dtype.is_float()).unwrap_or(piece.dtype),
-            shape: piece.shape.clone(),
-        })
-        .collect();
-    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    let mut writer = SafeTensorsWriter::create(&folder.join(target.weights_file()), &metadata, &infos)?;
-    for (piece, info) in pieces.values().zip(&infos) {
-        let bytes = piece.read(from)?;
-        let bytes = if info.dtype == piece.dtype { bytes } else { rounded(piece.dtype, info.dtype, &bytes) };
-        writer.write(&info.name, &bytes)?;
-    }
+    let weights = Weights { from, named, pieces, maps, rounded_to };
+    let writer = weights.write(&folder.join(target.weights_file()))?;
     for (name, config) in &configs {
         write_json(&folder.join(name), config)?;
     }
     if target == Target::Ours {
-        write_config(&from.config, folder)?;
+        let precision = int8.then_some(StoredPrecision::Int8);
+        write_config(&ModelConfig { precision, ..from.config.clone() }, folder)?;
     }
     copy_tokenizer(&from.folder, folder)?;
     if let Some(decoder) = &from.config.decoder {
@@ -112,6 +115,70 @@ pub fn convert(
     }
     writer.finish()?;
     Ok(notes)
+}
+
+/// What goes into a weights file.
+struct Weights<'a> {
+    from: &'a Description,
+    named: Named<'a>,
+    pieces: BTreeMap<String, Piece>,
+    /// Matrices that are written as bytes, by name.
+    maps: BTreeMap<&'a str, &'a LinearSpec>,
+    rounded_to: Option<DType>,
+}
+
+impl Weights<'_> {
+    fn dtype(&self, piece: &Piece) -> DType {
+        self.rounded_to.filter(|_| piece.dtype.is_float()).unwrap_or(piece.dtype)
+    }
+
+    /// Writes the file but for its end.
+    fn write(&self, path: &Path) -> Result<SafeTensorsWriter, ModelError> {
+        let mut infos = Vec::new();
+        for (name, piece) in &self.pieces {
+            let (name, shape) = (name.clone(), piece.shape.clone());
+            if let Some(spec) = self.maps.get(name.as_str()) {
+                infos.push(TensorInfo { name: scale_name(&name), dtype: DType::F32, shape: vec![spec.n] });
+                infos.push(TensorInfo { name, dtype: DType::I8, shape });
+            } else {
+                infos.push(TensorInfo { name, dtype: self.dtype(piece), shape });
+            }
+        }
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        let mut writer = SafeTensorsWriter::create(path, &metadata, &infos)?;
+        for (name, piece) in &self.pieces {
+            if let Some(spec) = self.maps.get(name.as_str()) {
+                let (bytes, scales) = quantize(self.named, spec)?;
+                writer.write(name, bytemuck::cast_slice(&bytes))?;
+                writer.write(&scale_name(name), &little_endian(&scales))?;
+                continue;
+            }
+            let bytes = match self.named.tensors.stored_scales(name) {
+                Some(_) => {
+                    let mut values = vec![0.0; piece.shape.iter().product()];
+                    self.named.tensors.read_f32(name, &mut values)?;
+                    little_endian(&values)
+                }
+                None => piece.read(self.from)?,
+            };
+            let dtype = self.dtype(piece);
+            writer.write(name, &if dtype == piece.dtype { bytes } else { rounded(piece.dtype, dtype, &bytes) })?;
+        }
+        Ok(writer)
+    }
+}
+
+/// The tensors of a folder that stores bytes.
+///
+/// # Errors
+/// Their scales are missing or broken.
+pub(crate) fn stored_int8(from: &Description) -> Result<Option<StoredInt8<'_>>, ModelError> {
+    let place = || from.folder.display().to_string();
+    StoredInt8::new(&from.checkpoint).map_err(|problems| ModelError::Tensors { place: place(), problems })
+}
+
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 /// Copies the tokenizer's files, which are the same in every layout.
@@ -169,7 +236,7 @@ fn ours(from: &Description, spec: &TensorSpec) -> Result<(Vec<u8>, usize), Model
     let image = &from.config.image;
     if named.computed(&spec.name) && image.positions == Positions::SinCos2d {
         let table = sin_cos_2d(image.grid(), image.transformer.width);
-        return Ok((table.iter().flat_map(|v| v.to_le_bytes()).collect(), 4));
+        return Ok((little_endian(&table), 4));
     }
     let stored = from.layout.source(&spec.name);
     let dtypes: Vec<DType> =

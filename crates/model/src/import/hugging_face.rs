@@ -65,6 +65,7 @@ pub fn config(place: &str, json: &Value, preprocessor: Option<&Value>) -> Result
         preprocess,
         decoder: None,
         licence: None,
+        precision: None,
         provenance: None,
     };
     config.check(place)?;
@@ -123,6 +124,7 @@ fn siglip(top: &Fields, preprocessor: Option<&Value>) -> Result<ModelConfig, Mod
         preprocess,
         decoder: None,
         licence: None,
+        precision: None,
         provenance: None,
     };
     config.check(place)?;

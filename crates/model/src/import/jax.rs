@@ -78,6 +78,7 @@ impl Tree<'_> {
             preprocess: self.preprocess(&normalize, side)?,
             decoder: None,
             licence: None,
+            precision: None,
             provenance: None,
         })
     }
@@ -127,6 +128,7 @@ impl Tree<'_> {
             preprocess: self.preprocess(&normalize, side)?,
             decoder: None,
             licence: None,
+            precision: None,
             provenance: None,
         })
     }

@@ -74,6 +74,7 @@ pub fn config(source: &Source, reading: Reading) -> Result<ModelConfig, ModelErr
         preprocess,
         decoder: None,
         licence: None,
+        precision: None,
         provenance: None,
     };
     config.check(source.place)?;

@@ -293,6 +293,7 @@ fn from_shapes(checkpoint: &Checkpoint, place: &str, reading: open_clip::Reading
             .map_err(|source| ModelError::Preprocess { place: place.to_owned(), source })?,
         decoder: None,
         licence: None,
+        precision: None,
         provenance: None,
     };
     config.check(place)?;

@@ -11,7 +11,7 @@ mod wire;
 use crate::ModelError;
 use crate::config::{ModelConfig, Positions, TextPooling};
 use crate::import::Description;
-use crate::import::export::{copy_tokenizer, write_config};
+use crate::import::export::{copy_tokenizer, stored_int8, write_config};
 use crate::load::{Named, check};
 use crate::positions::sin_cos_2d;
 use crate::tower::{ImageTower, TextTower, Until, plans};
@@ -35,7 +35,15 @@ const LARGEST_MESSAGE: u64 = 1_900_000_000;
 /// # Errors
 /// Tensors do not fit the description, cannot be read, or files cannot be written.
 pub fn export(from: &Description, precision: Option<DType>, folder: &Path) -> Result<(), ModelError> {
-    let named = Named { tensors: &from.checkpoint, layout: from.layout };
+    let bytes = stored_int8(from)?;
+    if precision == Some(DType::I8) || precision.is_none() && bytes.is_some() {
+        let why = "graphs hold floats: --precision f32, f16 or bf16 writes them";
+        return Err(ModelError::config("conversion to onnx", "precision", why));
+    }
+    let named = match &bytes {
+        Some(bytes) => Named { tensors: bytes, layout: from.layout },
+        None => Named { tensors: &from.checkpoint, layout: from.layout },
+    };
     let problems = check(named, &plans(&from.config).iter().collect::<Vec<_>>(), &[]);
     if !problems.is_empty() {
         return Err(ModelError::Tensors { place: from.folder.display().to_string(), problems });
@@ -50,7 +58,7 @@ pub fn export(from: &Description, precision: Option<DType>, folder: &Path) -> Re
     writer.image(folder)?;
     writer.text(folder)?;
     copy_tokenizer(&from.folder, folder)?;
-    write_config(&from.config, folder)
+    write_config(&ModelConfig { precision: None, ..from.config.clone() }, folder)
 }
 
 struct Writer<'a> {

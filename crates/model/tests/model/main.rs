@@ -6,5 +6,6 @@ mod counts;
 mod fullsize;
 mod independence;
 mod jax;
+mod quantized;
 mod small;
 mod support;

@@ -6,6 +6,7 @@ use openvision::interrupt::Interrupt;
 use openvision::{Error, LoadOptions, Model, pool, resolve};
 use openvision_io::image::Limits;
 use openvision_io::weights::DType;
+use openvision_model::Arithmetic;
 use openvision_model::config::{ActivationName, Family};
 use std::path::PathBuf;
 
@@ -18,6 +19,8 @@ pub(crate) enum Precision {
     Bf16,
     /// Weights rounded to half precision, arithmetic in 32 bits
     F16,
+    /// The blocks' weights and their inputs quantised to bytes; everything else in 32 bits
+    Int8,
 }
 
 /// The two forms of GELU that SigLIP's weights are run with.
@@ -44,9 +47,9 @@ pub(crate) struct Common {
     /// Threads [default: all processors]
     #[arg(long, short = 'j', value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Arithmetic of the forward pass
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    pub(crate) precision: Precision,
+    /// Arithmetic of the forward pass [default: int8 where the model is stored so, else f32]
+    #[arg(long, value_enum)]
+    pub(crate) precision: Option<Precision>,
     /// Where the forward pass runs
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     pub(crate) device: Device,
@@ -97,12 +100,15 @@ impl Common {
             Gelu::Erf => ActivationName::GeluErf,
             Gelu::Tanh => ActivationName::GeluTanh,
         });
-        let rounded = match self.precision {
-            Precision::F32 => None,
-            Precision::Bf16 => Some(DType::BF16),
-            Precision::F16 => Some(DType::F16),
+        let (arithmetic, rounded) = match self.precision {
+            None => (Arithmetic::Stored, None),
+            Some(Precision::F32) => (Arithmetic::Float, None),
+            Some(Precision::Bf16) => (Arithmetic::Float, Some(DType::BF16)),
+            Some(Precision::F16) => (Arithmetic::Float, Some(DType::F16)),
+            Some(Precision::Int8) => (Arithmetic::Int8, None),
         };
-        LoadOptions { image, text, as_published: self.as_published, gelu, rounded, ..LoadOptions::default() }
+        let as_published = self.as_published;
+        LoadOptions { image, text, as_published, gelu, rounded, arithmetic, ..LoadOptions::default() }
     }
 
     /// Loads the model with the towers that are needed.

@@ -1,4 +1,4 @@
-//! `openvision eval zero-shot|sweep`.
+//! `openvision eval zero-shot|sweep`; `drift` has a file of its own.
 
 use super::Ending;
 use super::common::{Common, Pictures, Precision, interrupt};
@@ -17,6 +17,8 @@ pub(crate) enum Eval {
     ZeroShot(ZeroShotArgs),
     /// Accuracy, speed and memory of several models, sizes and precisions on the same labelled folders
     Sweep(Sweep),
+    /// How far a precision moves the embeddings of pictures, against the same model in 32 bits
+    Drift(super::drift::Drift),
 }
 
 #[derive(Args)]
@@ -75,6 +77,7 @@ impl Eval {
         match self {
             Eval::ZeroShot(command) => command.run(),
             Eval::Sweep(command) => command.run(),
+            Eval::Drift(command) => command.run(),
         }
     }
 }

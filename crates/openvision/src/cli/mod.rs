@@ -5,6 +5,7 @@ mod caption;
 mod classify;
 mod common;
 mod doctor;
+mod drift;
 mod embed;
 mod eval;
 #[cfg(feature = "fetch")]

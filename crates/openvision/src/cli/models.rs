@@ -68,6 +68,8 @@ enum Stored {
     F16,
     /// bfloat16
     Bf16,
+    /// The blocks' matrices as bytes with a scale an output; only with --to openvision
+    Int8,
 }
 
 #[derive(Args)]
@@ -82,7 +84,7 @@ pub(crate) struct Convert {
     /// The layout to write
     #[arg(long, value_enum)]
     to: Layout,
-    /// Round the weights; without it stored bytes are copied
+    /// Round or quantise the weights; without it stored bytes are copied
     #[arg(long, value_enum)]
     precision: Option<Stored>,
     /// One JSON object on standard output
@@ -322,6 +324,7 @@ impl Convert {
             Stored::F32 => DType::F32,
             Stored::F16 => DType::F16,
             Stored::Bf16 => DType::BF16,
+            Stored::Int8 => DType::I8,
         });
         let target = match self.to {
             Layout::Openvision => Some(Target::Ours),

@@ -13,6 +13,7 @@ mod fetch;
 mod hostile;
 #[cfg(feature = "fetch")]
 mod hub;
+mod int8;
 mod models;
 mod photos;
 mod sorting;

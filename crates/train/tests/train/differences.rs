@@ -7,7 +7,7 @@ use openvision_kernels::patch::PatchGrid;
 use openvision_kernels::vector::Rows;
 use openvision_model::config::{ActivationName, ImagePooling, ModelConfig, TextPooling, TransformerConfig};
 use openvision_model::tower::{ImageTower, TextTower, Until};
-use openvision_tensor::{CpuInput, Exec, Layout, LinearSpec, ParamPlan, Patches, Pooling, Slot, TableSpec};
+use openvision_tensor::{CpuInput, Exec, Layout, LinearSpec, ParamPlan, Patches, Pooling, Role, Slot, TableSpec};
 use openvision_train::{Keep, ParamValues, Tape, TapeArena};
 
 const EMBED: usize = 12;
@@ -136,7 +136,15 @@ fn wiring_that_no_tower_has() {
         let mut plan = ParamPlan::default();
         let mut linear = |name: &str, k: usize, n: usize, layout: Layout| {
             let bias = Some(format!("{name}.bias"));
-            plan.linear(LinearSpec { weight: format!("{name}.weight"), bias, k, n, layout, shape: None })
+            plan.linear(LinearSpec {
+                weight: format!("{name}.weight"),
+                bias,
+                k,
+                n,
+                layout,
+                shape: None,
+                role: Role::Edge,
+            })
         };
         let convolution = linear("convolution", grid.patch_length(), 10, Layout::OutIn);
         let expand = linear("expand", 10, 14, Layout::InOut);
