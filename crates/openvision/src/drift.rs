@@ -65,8 +65,8 @@ impl Pictures<'_> {
             let cosine = cosine(plain, changed);
             pictures += 1;
             sum += cosine;
-            // What is no number is worst.
-            if !(cosine >= minimum) {
+            // What is no number is worst, and stays it.
+            if cosine.is_nan() || cosine < minimum {
                 (minimum, worst) = (cosine, index);
             }
         }

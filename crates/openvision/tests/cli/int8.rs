@@ -15,7 +15,8 @@ fn int8_at_load_and_stored_give_the_same_vectors_near_those_of_floats() {
     let int8 = folder.path().join("int8").display().to_string();
     openvision(&["models", "convert", &tiny_model(), &int8, "--to", "openvision", "--precision", "int8"]).expect(0);
     let size = |model: &str| std::fs::metadata(Path::new(model).join("model.safetensors")).unwrap().len();
-    assert!(size(&int8) * 2 < size(&tiny_model()), "{} of {}", size(&int8), size(&tiny_model()));
+    // The table of words, which stays as it is, is a third of this model.
+    assert!(size(&int8) * 10 < size(&tiny_model()) * 6, "{} of {}", size(&int8), size(&tiny_model()));
     let at_load = embed(&tiny_model(), &["--precision", "int8"]);
     assert_eq!(at_load.len(), photo_count());
     assert_eq!(at_load, embed(&int8, &[]), "stored and quantised at load");
