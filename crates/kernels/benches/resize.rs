@@ -11,8 +11,7 @@ fn measure(isa: Isa, (width, height): (usize, usize), edge: usize, filter: Filte
     let samples: Vec<u8> = (0..width * height * 3).map(|i| (i * i / 7 + i) as u8).collect();
     let short = width.min(height);
     let (new_width, new_height) = (width * edge / short, height * edge / short);
-    let window =
-        Window { left: (new_width - edge) / 2, top: (new_height - edge) / 2, width: edge, height: edge };
+    let window = Window { left: (new_width - edge) / 2, top: (new_height - edge) / 2, width: edge, height: edge };
     let picture = Resize { samples: &samples, width, channels: 3, new_width, new_height, window };
     let mut best = f64::INFINITY;
     let started = Instant::now();
@@ -31,7 +30,10 @@ fn main() {
             for edge in [160, 224, 384] {
                 let [bilinear, bicubic] = [Filter::Bilinear, Filter::Bicubic].map(|f| measure(isa, size, edge, f));
                 let (width, height) = size;
-                println!("{:9} {width:4} x {height:4} to {edge}: bilinear {bilinear:5.0}, bicubic {bicubic:5.0}", isa.name());
+                println!(
+                    "{:9} {width:4} x {height:4} to {edge}: bilinear {bilinear:5.0}, bicubic {bicubic:5.0}",
+                    isa.name()
+                );
             }
         }
     }

@@ -219,7 +219,9 @@ mod tests {
 
     #[test]
     fn merges_as_the_paper_does_on_every_set() {
-        for (tokens, heads, head, remove) in [(7, 2, 8, 2), (101, 3, 64, 8), (50, 1, 20, 40), (2, 1, 4, 1), (20, 2, 16, 0)] {
+        for (tokens, heads, head, remove) in
+            [(7, 2, 8, 2), (101, 3, 64, 8), (50, 1, 20, 40), (2, 1, 4, 1), (20, 2, 16, 0)]
+        {
             for keep_first in [false, true] {
                 let (merge, width) = (Merge { remove, keep_first }, 24);
                 let keys = noise(3, tokens * heads * head);

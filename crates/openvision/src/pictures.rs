@@ -273,7 +273,8 @@ impl Run<'_> {
             Kind::Image => self.model.config.image.transformer.width,
             Kind::Text => self.model.config.text.map_or(1, |text| text.transformer.width),
         };
-        if matches!(self.want, Want::Tokens(_)) { self.tokens(kind) * width } else { self.model.config.embed_dim }.max(1)
+        if matches!(self.want, Want::Tokens(_)) { self.tokens(kind) * width } else { self.model.config.embed_dim }
+            .max(1)
     }
 
     fn until(&self) -> Until {
