@@ -307,7 +307,7 @@ impl Model {
     }
 }
 
-fn image_shape(config: &ModelConfig) -> EncoderShape {
+pub(crate) fn image_shape(config: &ModelConfig) -> EncoderShape {
     let (image, transformer) = (&config.image, &config.image.transformer);
     EncoderShape {
         tokens: image.tokens(),
@@ -324,7 +324,7 @@ fn image_shape(config: &ModelConfig) -> EncoderShape {
     }
 }
 
-fn text_shape(text: &TextConfig) -> EncoderShape {
+pub(crate) fn text_shape(text: &TextConfig) -> EncoderShape {
     let transformer = &text.transformer;
     EncoderShape {
         tokens: text.context,
