@@ -1,5 +1,5 @@
 //! Head widths and MLP widths that are no multiple of the vector, beside regular ones, on one thread:
-//! `cargo bench -p openvision-kernels --bench widths`. All cases take turns, so that a change of the machine's load meets
+//! `cargo bench -p openvision-kernels --bench widths [-- GROUP]`. All cases take turns, so that a change of the machine's load meets
 //! all of them; the ratio is to the regular case of the group, in the best calls and in the median of the turns.
 
 use openvision_kernels::act::Activation;
@@ -71,6 +71,8 @@ fn median(values: &[f64]) -> f64 {
 
 fn main() {
     let pool = Pool::new(1);
+    // Cargo passes `--bench`.
+    let only = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let gelu = Output::Store(Activation::GeluErf);
     for isa in Isa::present().into_iter().filter(|isa| isa.name() != "portable") {
         // The first of each group is the regular one.
@@ -81,10 +83,14 @@ fn main() {
             [1024, 1152, 1280, 1408]
                 .map(|width| product(isa, "q k v", width, 3 * width, Output::Store(Activation::None))),
         );
+        cases.retain(|case| only.as_ref().is_none_or(|only| case.group == only));
         let mut best_peak = 0.0f64;
-        for _ in 0..TURNS {
+        for turn in 0..TURNS {
             best_peak = best_peak.max(peak::flops_per_second(isa, &pool, 10, Duration::from_millis(2)) / 1e9);
-            for case in &mut cases {
+            // The order rotates: who comes first after the peak would always be in the same state of the processor.
+            for i in 0..cases.len() {
+                let at = (i + turn) % cases.len();
+                let case = &mut cases[at];
                 let (started, mut best) = (Instant::now(), f64::INFINITY);
                 while started.elapsed() < TURN {
                     let call = Instant::now();

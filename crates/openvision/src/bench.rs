@@ -96,6 +96,8 @@ pub struct About<'a> {
     pub instruction_set: &'static str,
     /// Threads.
     pub threads: usize,
+    /// Floating-point operations of one item.
+    pub flops: u64,
     /// As in a [`Row`].
     pub peak_memory: Option<u64>,
 }
@@ -186,8 +188,23 @@ impl<'a> Bench<'a> {
             precision: &self.precision,
             instruction_set: self.model.isa().name(),
             threads: self.model.pool().threads(),
+            flops: self.flops(),
             peak_memory: peak_memory(),
         }
+    }
+
+    /// Floating-point operations of one item (2 a multiply-add; products and attention only).
+    fn flops(&self) -> u64 {
+        let flops = self.model.config.flops();
+        match self.tower {
+            Tower::Image => flops.image,
+            Tower::Text => flops.text,
+        }
+    }
+
+    /// 10⁹ multiply-adds a second, each counted as two, that all threads reach when they do nothing else.
+    pub fn peak(&self) -> f64 {
+        peak::flops_per_second(self.model.isa(), self.model.pool(), PEAK_ROUNDS, PEAK_LENGTH) / 1e9
     }
 
     /// Raw embeddings of the inputs, one after the other.
@@ -291,8 +308,7 @@ impl<'a> Bench<'a> {
             return Err(Error::Usage("--batch 0: a batch has at least one item".into()));
         }
         let (model, pool) = (self.model, self.model.pool());
-        let peak = || peak::flops_per_second(model.isa(), pool, PEAK_ROUNDS, PEAK_LENGTH) / 1e9;
-        let before = peak();
+        let before = self.peak();
         self.pass(batch)?;
         let started = Instant::now();
         let mut seconds = Vec::new();
@@ -300,19 +316,14 @@ impl<'a> Bench<'a> {
             seconds.push(self.pass(batch)?);
         }
         // Twice, because other programs may have had the processors at one of the times.
-        let peak = before.max(peak());
+        let peak = before.max(self.peak());
         seconds.sort_by(f64::total_cmp);
         let (median, best) = (seconds[seconds.len() / 2], seconds[0]);
-        let flops = model.config.flops();
-        let flops = match self.tower {
-            Tower::Image => flops.image,
-            Tower::Text => flops.text,
-        };
         let operations = match detail {
             Detail::Whole => None,
             Detail::ByOperation => Some(self.operations(batch, length, peak)?),
         };
-        let gflop = (flops * batch as u64) as f64 / 1e9;
+        let gflop = (self.flops() * batch as u64) as f64 / 1e9;
         Ok(Row {
             model: model.config.name.clone().unwrap_or_else(|| "unnamed".into()),
             precision: self.precision.clone(),

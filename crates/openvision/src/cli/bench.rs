@@ -45,8 +45,8 @@ pub(crate) struct Bench {
     /// Show below each row where the time goes (takes as long again)
     #[arg(long)]
     by_operation: bool,
-    /// Answer requests on standard input, one JSON line each (tools/peers): `about`, `input FILE`, `embed`, `run BATCH
-    /// PASSES`
+    /// Answer requests on standard input, one JSON line each (tools/peers): `about`, `peak`, `input FILE`, `embed`,
+    /// `run BATCH PASSES`
     #[arg(long, hide = true)]
     serve_stdin: bool,
 }
@@ -186,7 +186,7 @@ fn serve(bench: &mut Measurement) -> Result<Ending, Error> {
 }
 
 fn answer(bench: &mut Measurement, request: &str) -> Result<serde_json::Value, Error> {
-    let unknown = || Error::Usage(format!("'{request}' is none of: about, input FILE, embed, run BATCH PASSES"));
+    let unknown = || Error::Usage(format!("'{request}' is none of: about, peak, input FILE, embed, run BATCH PASSES"));
     let (verb, rest) = request.split_once(' ').unwrap_or((request, ""));
     match verb {
         "input" => {
@@ -194,6 +194,7 @@ fn answer(bench: &mut Measurement, request: &str) -> Result<serde_json::Value, E
             Ok(json!({ "inputs": bench.set_inputs(&bytes)? }))
         }
         "about" => Ok(json!(bench.about())),
+        "peak" => Ok(json!({ "gflops": bench.peak() })),
         "embed" => Ok(json!({ "embeddings": bench.embed()? })),
         "run" => {
             let (batch, passes) = rest.split_once(' ').ok_or_else(unknown)?;

@@ -57,7 +57,7 @@ fn bench_takes_several_models_precisions_and_a_size() {
     assert!(work(&larger[0]) > 1.5 * work(&rows[0]), "{} {}", larger[0], rows[0]);
     openvision(&["bench", &model, "--serve-stdin"]).expect(2);
     openvision(&["bench", &model, "--precisions", "f31"]).expect(2);
-    openvision(&["bench", &model, "--image-size", "33"]).expect(2);
+    openvision(&["bench", &model, "--image-size", "33x"]).expect(2);
 }
 
 #[test]
