@@ -6,15 +6,28 @@
 
 use crate::Buffer;
 use std::any::Any;
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Turns of spinning before a waiting thread yields, and of yielding before a worker sleeps.
 const SPINS: usize = if cfg!(miri) { 20 } else { 20_000 };
 const YIELDS: usize = 64;
+
+thread_local! {
+    /// See [`waited`].
+    static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// How long this thread has waited for other members of a team so far, at barriers. Who comes last does not wait, and
+/// so does not look at the clock.
+pub fn waited() -> Duration {
+    WAITED.get()
+}
 
 /// The memory that members of a team share: keys and values by layer parity, and rows gathered for pooling.
 #[derive(Debug, Default)]
@@ -83,12 +96,14 @@ impl<'a> Team<'a> {
             self.generation.store(generation + 1, Ordering::Release);
             return;
         }
+        let started = Instant::now();
         let mut spins = 0;
         while self.generation.load(Ordering::Acquire) == generation {
             assert!(!self.poisoned.load(Ordering::Relaxed), "another member of the team panicked");
             spins += 1;
             if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
+        WAITED.set(WAITED.get() + started.elapsed());
     }
 }
 

@@ -522,10 +522,17 @@ impl ModelConfig {
         let patches = (self.image.tokens() - self.image.leading()) as u64;
         let embedding = 2 * patches * 3 * (self.image.patch * self.image.patch) as u64 * w;
         let project = |width: usize| 2 * (width * self.embed_dim) as u64;
+        // One query a picture over the keys and values of all tokens, then an MLP of one row.
+        let head = match self.image.pooling {
+            ImagePooling::AttentionHead => {
+                let (n, m) = (self.image.tokens() as u64, self.image.transformer.mlp_width as u64);
+                n * (4 * w * w + 4 * w) + 4 * w * w + 4 * w * m
+            }
+            _ => 0,
+        };
+        let projection = if self.image.projected { project(self.image.transformer.width) } else { 0 };
         Flops {
-            image: embedding
-                + self.image.transformer.flops(self.image.tokens())
-                + project(self.image.transformer.width),
+            image: embedding + self.image.transformer.flops(self.image.tokens()) + head + projection,
             text: self.text.map_or(0, |t| t.transformer.flops(t.context) + project(t.transformer.width)),
         }
     }

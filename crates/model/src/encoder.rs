@@ -2,11 +2,14 @@
 //!
 //! Results do not depend on which of the two happened, nor on the items computed together.
 
+use crate::profile::Profile;
 use crate::tower::{ImageTower, TextTower, Until};
 use openvision_kernels::pool::{Member, Pool, TeamMemory};
 use openvision_kernels::vector::Rows;
 use openvision_kernels::{Buffer, attention::AttentionShape};
-use openvision_tensor::{Arena, CpuExec, CpuInput, CpuStore, LinearId, Tap, Weights};
+use openvision_tensor::{
+    Arena, CpuExec, CpuInput, CpuStore, Exec, LinearId, ParamPlan, Slot, Tap, Timed, Times, Weights,
+};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -71,6 +74,15 @@ pub(crate) struct EncoderShape {
 pub(crate) enum Tower {
     Image(ImageTower),
     Text(TextTower),
+}
+
+impl Tower {
+    fn forward(&self, ex: &mut dyn Exec, until: Until) -> Option<Slot> {
+        match self {
+            Tower::Image(tower) => tower.forward(ex, until),
+            Tower::Text(tower) => tower.forward(ex, until),
+        }
+    }
 }
 
 /// A loaded tower with the working memory of every thread.
@@ -155,16 +167,35 @@ impl Encoder {
 
     /// The weights whose products are computed in 32 bits, by name.
     pub fn float_maps(&self) -> Vec<&str> {
-        let plan = match &self.tower {
-            Tower::Image(tower) => &tower.plan,
-            Tower::Text(tower) => &tower.plan,
-        };
+        let plan = self.plan();
         let is_float = |i: &usize| matches!(self.store.linear(LinearId(*i)), Weights::Float(_));
         (0..plan.linears.len()).filter(is_float).map(|i| plan.linears[i].weight.as_str()).collect()
     }
 
+    /// The parameters of the tower.
+    pub(crate) fn plan(&self) -> &ParamPlan {
+        match &self.tower {
+            Tower::Image(tower) => &tower.plan,
+            Tower::Text(tower) => &tower.plan,
+        }
+    }
+
+    /// Sizes of the tower's attention.
+    pub(crate) fn attention(&self) -> AttentionShape {
+        self.shape.attention
+    }
+
     /// Runs a pass on a pool of as many threads as the encoder was made for.
     pub fn run(&self, pool: &Pool, pass: &Pass) {
+        self.run_with(pool, pass, None);
+    }
+
+    /// The same with a clock: adds the time of every operation, on all threads, to the profile.
+    pub fn run_timed(&self, pool: &Pool, pass: &Pass, profile: &Profile) {
+        self.run_with(pool, pass, Some(profile));
+    }
+
+    fn run_with(&self, pool: &Pool, pass: &Pass, profile: Option<&Profile>) {
         let threads = pool.threads();
         assert!(threads <= self.workers.len(), "the encoder was made for {} threads", self.workers.len());
         let group = match &self.tower {
@@ -198,7 +229,7 @@ impl Encoder {
                     }
                     worker.inputs.fill(self.shape, start..(start + group).min(whole), pass, &stop);
                     let Worker { arena, memory, inputs } = worker;
-                    self.forward(Member::solo(memory), arena, inputs, pass);
+                    self.forward(Member::solo(memory), arena, inputs, pass, profile);
                 }
             });
         }
@@ -208,7 +239,7 @@ impl Encoder {
                 if index > whole || !prepared.load(Ordering::Relaxed) {
                     shared.fill(self.shape, index..index + 1, pass, &stop);
                 }
-                self.run_team(pool, shared, pass);
+                self.run_team(pool, shared, pass, profile);
             }
         }
     }
@@ -218,18 +249,18 @@ impl Encoder {
         matches!(&self.tower, Tower::Image(tower) if tower.merges())
     }
 
-    fn run_team(&self, pool: &Pool, inputs: &Inputs, pass: &Pass) {
+    fn run_team(&self, pool: &Pool, inputs: &Inputs, pass: &Pass, profile: Option<&Profile>) {
         if inputs.items.is_empty() {
             return;
         }
         let gathered = self.shape.tokens * self.shape.width;
         pool.run_team(self.shape.attention.exchange_length(), gathered, &|member| {
             let worker = &mut *lock(&self.workers[member.rank()]);
-            self.forward(member, &mut worker.arena, inputs, pass);
+            self.forward(member, &mut worker.arena, inputs, pass, profile);
         });
     }
 
-    fn forward(&self, member: Member, arena: &mut Arena, inputs: &Inputs, pass: &Pass) {
+    fn forward(&self, member: Member, arena: &mut Arena, inputs: &Inputs, pass: &Pass, profile: Option<&Profile>) {
         if inputs.items.is_empty() {
             return;
         }
@@ -240,9 +271,14 @@ impl Encoder {
         };
         let taps: Option<openvision_tensor::TapSink> = if pass.observe.is_some() { Some(&observe) } else { None };
         let mut ex = CpuExec::new(&self.store, member, arena, inputs.view(self.shape), taps);
-        let embedded = match &self.tower {
-            Tower::Image(tower) => tower.forward(&mut ex, pass.until),
-            Tower::Text(tower) => tower.forward(&mut ex, pass.until),
+        let embedded = match profile {
+            None => self.tower.forward(&mut ex, pass.until),
+            Some(profile) => {
+                let times = Times::default();
+                let embedded = self.tower.forward(&mut Timed::new(&mut ex, &times), pass.until);
+                profile.add(times);
+                embedded
+            }
         };
         if let Some(slot) = embedded {
             let rows = ex.read(slot);

@@ -370,7 +370,7 @@ fn gathered_width(transformer: &TransformerConfig) -> usize {
     transformer.mlp_width.max(3 * transformer.width)
 }
 
-fn image_shape(config: &ModelConfig) -> EncoderShape {
+pub(crate) fn image_shape(config: &ModelConfig) -> EncoderShape {
     let (image, transformer) = (&config.image, &config.image.transformer);
     EncoderShape {
         tokens: image.tokens(),
@@ -386,7 +386,7 @@ fn image_shape(config: &ModelConfig) -> EncoderShape {
     }
 }
 
-fn text_shape(text: &TextConfig) -> EncoderShape {
+pub(crate) fn text_shape(text: &TextConfig) -> EncoderShape {
     let transformer = &text.transformer;
     EncoderShape {
         tokens: text.context,

@@ -9,9 +9,11 @@ mod cpu;
 mod exec;
 mod plan;
 mod store;
+mod timed;
 
 pub use cached::{CacheShape, CachedExec, KeyValueCache, NewRows, Place};
 pub use cpu::{Arena, CpuExec, CpuInput, TapSink};
 pub use exec::{Blocks, Exec, Heads, Patches, Pooling, Slot, Tap, Tokens};
 pub use plan::{Layout, LinearId, LinearSpec, NormId, NormSpec, ParamPlan, Role, TableId, TableSpec, TensorSpec};
 pub use store::{CpuStore, Weights};
+pub use timed::{Operation, Timed, Times};

@@ -190,7 +190,7 @@ impl Pictures {
     }
 }
 
-fn image_size(text: &str) -> Result<(usize, usize), String> {
+pub(crate) fn image_size(text: &str) -> Result<(usize, usize), String> {
     let side = |part: &str| part.parse::<usize>().map_err(|_| format!("'{text}' is not a size such as 224 or 160x240"));
     match text.split_once('x') {
         Some((height, width)) => Ok((side(height)?, side(width)?)),
