@@ -5,7 +5,7 @@ use crate::{Error, Model};
 use openvision_kernels::peak;
 use openvision_model::config::TextPooling;
 use openvision_model::tower::Until;
-use openvision_model::{Encoder, Fill, Pass, Profile};
+use openvision_model::{Arithmetic, Encoder, Fill, Pass, Profile};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -142,7 +142,7 @@ impl<'a> Bench<'a> {
             }
             Tower::Text => {
                 model.text()?;
-                // No text, but as many ids: what they are costs nothing.
+                // No text, but as many ids as fit, the end of a text last.
                 let text = model.config.text()?;
                 let mut ids: Vec<u32> = (0..text.context).map(|i| (i % text.vocabulary) as u32).collect();
                 if let (TextPooling::FirstOf(end), Some(last)) = (text.pooling, ids.last_mut()) {
@@ -204,7 +204,12 @@ impl<'a> Bench<'a> {
 
     /// 10⁹ multiply-adds a second, each counted as two, that all threads reach when they do nothing else.
     pub fn peak(&self) -> f64 {
-        peak::flops_per_second(self.model.isa(), self.model.pool(), PEAK_ROUNDS, PEAK_LENGTH) / 1e9
+        let (isa, pool) = (self.model.isa(), self.model.pool());
+        let peak = match self.model.arithmetic() {
+            Arithmetic::Int8 => peak::byte_ops_per_second(isa.dot_unit(), pool, PEAK_ROUNDS, PEAK_LENGTH),
+            _ => peak::flops_per_second(isa, pool, PEAK_ROUNDS, PEAK_LENGTH),
+        };
+        peak / 1e9
     }
 
     /// Raw embeddings of the inputs, one after the other.
@@ -239,7 +244,8 @@ impl<'a> Bench<'a> {
                         item.pixels.copy_from_slice(&pixels[at..at + length]);
                     }
                     Inputs::Ids(rows) => {
-                        let (ids, mark) = &rows[index % rows.len()];
+                        // Equal texts side by side: passes take texts of about one length, as `encode_texts` does.
+                        let (ids, mark) = &rows[index * rows.len() / batch];
                         item.ids.copy_from_slice(ids);
                         *item.mark = *mark;
                     }

@@ -71,7 +71,7 @@ impl Bench {
         };
         let precisions = match &self.precisions[..] {
             [] => vec![self.common.precision],
-            precisions => precisions.to_vec(),
+            precisions => precisions.iter().copied().map(Some).collect(),
         };
         for model in &models {
             for &precision in &precisions {
@@ -92,8 +92,8 @@ impl Bench {
         forget_peak_memory();
         let options = LoadOptions { image_size: self.image_size, ..common.options(image, !image) };
         let model = common.load(&options)?;
-        let precision = common.precision.to_possible_value();
-        let precision = precision.as_ref().map_or("", |value| value.get_name());
+        let asked = common.precision.and_then(|precision| precision.to_possible_value());
+        let precision = asked.as_ref().map_or(model.precision(), |value| value.get_name());
         work(&mut Measurement::new(&model, if image { Tower::Image } else { Tower::Text }, precision)?)
     }
 
