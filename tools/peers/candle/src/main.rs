@@ -1,5 +1,6 @@
 //! candle as a peer of speed.py: `peer-candle MODEL image|text` answers `input FILE`, `embed BATCH` and
 //! `run BATCH PASSES` on standard input with one JSON line each. RAYON_NUM_THREADS says how many threads work.
+#![forbid(unsafe_code)]
 
 use candle_core::{D, DType, Device, IndexOp, Result, Tensor, bail};
 use candle_nn::ops::{layer_norm, softmax_last_dim};

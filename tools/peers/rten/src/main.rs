@@ -1,5 +1,6 @@
 //! rten as a peer of speed.py: `peer-rten GRAPHS` runs GRAPHS/BATCH.onnx and answers `input FILE`, `embed BATCH` and
 //! `run BATCH PASSES` on standard input with one JSON line each. RTEN_NUM_THREADS says how many threads work.
+#![forbid(unsafe_code)]
 
 use rten::{Dimension, Model, ModelOptions, Value};
 use rten_tensor::Tensor;
