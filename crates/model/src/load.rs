@@ -4,11 +4,11 @@ use crate::config::{ActivationName, ImageConfig, Positions};
 use crate::fingerprint::TensorHash;
 use crate::import::names::{NameLayout, TensorSource, places};
 use crate::positions::{resample_image, sin_cos_2d};
-use crate::quantized::{Arithmetic, check_bytes};
+use crate::quantized::{Arithmetic, check_bytes, check_possible};
 use crate::{ModelError, fingerprint};
 use openvision_io::weights::{Checkpoint, DType, TensorInfo, WeightsError};
 use openvision_kernels::gemm::{
-    Linear, MatrixSource, PackedMatrix, QuantizedLinear, QuantizedMatrix, quantize_weights,
+    BrainLinear, BrainMatrix, Linear, MatrixSource, PackedMatrix, QuantizedLinear, QuantizedMatrix, quantize_weights,
 };
 use openvision_kernels::pool::Pool;
 use openvision_kernels::vector::{Rows, RowsMut, transpose};
@@ -473,6 +473,12 @@ impl Loader<'_> {
             self.store.set_linear(id, Weights::Quantized(QuantizedLinear::new(matrix, bias)));
             return Ok(hashes);
         }
+        if self.arithmetic.rounds(spec) {
+            let (matrix, hash) = self.brain(spec, staging)?;
+            hashes.push(hash);
+            self.store.set_linear(id, Weights::Brain(BrainLinear::new(matrix, bias)));
+            return Ok(hashes);
+        }
         let mut packed = PackedMatrix::reserve(self.store.isa(), spec.k, spec.n);
         let mut hash = TensorHash::new(&spec.weight);
         match spec.layout {
@@ -574,6 +580,21 @@ impl Loader<'_> {
             })?;
         }
         hash.update(&scales);
+        Ok((matrix, hash.finish()))
+    }
+
+    /// A matrix of bfloat16; the hash is that of the values in the file.
+    fn brain(&self, spec: &LinearSpec, staging: &mut Buffer) -> Result<(BrainMatrix, blake3::Hash), ModelError> {
+        check_possible(self.arithmetic, self.store.isa())?;
+        let mut matrix = BrainMatrix::reserve(self.store.isa(), spec.k, spec.n).expect("just checked");
+        let mut hash = TensorHash::new(&spec.weight);
+        self.parts(spec, staging, &mut |row, part| {
+            if row == 0 {
+                hash = TensorHash::new(&spec.weight);
+            }
+            hash.update(part);
+            matrix.fill(row, part);
+        })?;
         Ok((matrix, hash.finish()))
     }
 

@@ -5,7 +5,7 @@ use crate::config::{Family, ModelConfig, TextConfig, TextLayout, TextPooling, Tr
 use crate::encoder::{Encoder, EncoderShape, Fill, Pass, Tower};
 use crate::import::{Description, describe};
 use crate::load::{LoadOptions, Named, Positional, Source, check, load};
-use crate::quantized::{Arithmetic, StoredInt8};
+use crate::quantized::{Arithmetic, StoredInt8, check_possible};
 use crate::rounded::Rounded;
 use crate::tower::{ImageTower, TextTower, Until};
 use crate::{ModelError, fingerprint};
@@ -110,6 +110,7 @@ impl Model {
             Some(isa) => isa,
             None => Isa::from_environment()?,
         };
+        check_possible(arithmetic, isa)?;
         let image = ImageTower::new(&config.image, config.embed_dim).merging(options.merge_tokens)?;
         let text = config.text.map(|text| TextTower::new(&text, config.embed_dim));
         let plans: Vec<_> = std::iter::once(&image.plan).chain(text.as_ref().map(|text| &text.plan)).collect();
@@ -187,7 +188,7 @@ impl Model {
         self.arithmetic
     }
 
-    /// The name of that, as fingerprints and tables have it: `f32` or `int8`.
+    /// The name of that, as fingerprints and tables have it: `f32`, `int8` or `bf16-dot`.
     pub fn precision(&self) -> &'static str {
         self.arithmetic.name()
     }

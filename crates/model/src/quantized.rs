@@ -7,7 +7,7 @@ use crate::ModelError;
 use crate::load::{Named, Problem, Tensors};
 use openvision_io::weights::{DType, TensorInfo, WeightsError};
 use openvision_kernels::Isa;
-use openvision_kernels::gemm::{LONGEST_QUANTIZED, quantize_weights};
+use openvision_kernels::gemm::{BrainMatrix, LONGEST_QUANTIZED, quantize_weights};
 use openvision_tensor::{LinearSpec, Role, TensorSpec};
 use std::collections::BTreeMap;
 
@@ -21,18 +21,40 @@ pub enum Arithmetic {
     Float,
     /// Bytes in the blocks; weights that are not stored so are quantised as they are read.
     Int8,
+    /// bfloat16 in the blocks, weights and activations rounded, sums in 32 bits; only where the processor multiplies them.
+    Bf16Dot,
 }
 
 impl Arithmetic {
     /// The name in fingerprints.
     pub(crate) fn name(self) -> &'static str {
-        if self == Arithmetic::Int8 { "int8" } else { "f32" }
+        match self {
+            Arithmetic::Int8 => "int8",
+            Arithmetic::Bf16Dot => "bf16-dot",
+            Arithmetic::Stored | Arithmetic::Float => "f32",
+        }
+    }
+
+    /// Whether a map's weights are bfloat16.
+    pub(crate) fn rounds(self, spec: &LinearSpec) -> bool {
+        self == Arithmetic::Bf16Dot && spec.role == Role::Block
     }
 
     /// Whether a map's weights are bytes: a block's are, but for those too long for sums of 32 bits.
     pub(crate) fn quantizes(self, spec: &LinearSpec) -> bool {
         self == Arithmetic::Int8 && spec.role == Role::Block && spec.k <= LONGEST_QUANTIZED
     }
+}
+
+/// Refuses arithmetic that this processor, or the instruction set in use, does not have.
+pub(crate) fn check_possible(arithmetic: Arithmetic, isa: Isa) -> Result<(), ModelError> {
+    if arithmetic == Arithmetic::Bf16Dot && !BrainMatrix::is_possible(isa) {
+        return Err(ModelError::Input(format!(
+            "bf16-dot needs AVX-512 with BF16 (avx512_bf16), which {} is not; use f32, bf16 or int8",
+            isa.name()
+        )));
+    }
+    Ok(())
 }
 
 /// Name of the scales of a quantised tensor.

@@ -5,7 +5,7 @@ use crate::store::{On, ProductScratch};
 use crate::{CpuStore, LinearId, NormId, TableId, Weights};
 use openvision_kernels::act::Activation;
 use openvision_kernels::attention::{AttentionShape, Mask, attention, gather, probe_attention, sized_attention};
-use openvision_kernels::gemm::{Output, QuantizedProduct, Sequences, quantized_gemm};
+use openvision_kernels::gemm::{Output, Sequences};
 use openvision_kernels::merge::{Merge, MergeScratch, merge_tokens, weighted_mean};
 use openvision_kernels::norm::layer_norm;
 use openvision_kernels::patch::patch_row;
@@ -200,17 +200,16 @@ impl Blocks for CpuExec<'_> {
     }
 
     fn norm_linear(&mut self, x: Slot, norm: NormId, linear: LinearId, activation: Activation) -> Slot {
-        let Weights::Quantized(linear) = self.store.linear(linear) else {
+        let weights = self.store.linear(linear);
+        if let Weights::Float(_) = weights {
             let normed = self.layer_norm(x, norm);
             return self.product(normed, linear, activation);
-        };
+        }
         let SlotShape { rows, tokens, .. } = self.arena.shape(x);
-        let (slot, mut data, shape) = self.new_slot(rows, linear.weights.n(), tokens);
+        let (slot, mut data, shape) = self.new_slot(rows, weights.n(), tokens);
         let out = RowsMut::strided(&mut data, rows, shape.width, shape.stride);
         let mut scratch = std::mem::take(&mut self.arena.product);
-        let norm = Some(self.store.norm(norm));
-        let product = QuantizedProduct { a: self.arena.rows(x), norm, linear, output: Output::Store(activation) };
-        quantized_gemm(&product, out, &mut scratch.quantized);
+        weights.norm_product(self.arena.rows(x), self.store.norm(norm), out, activation, &mut scratch);
         self.arena.product = scratch;
         self.arena.put(slot, data);
         slot

@@ -1,13 +1,14 @@
 //! Parameters as the CPU executor wants them: matrices packed for the instruction set, everything else plain.
 
 use crate::{LinearId, NormId, ParamPlan, TableId};
+use openvision_kernels::act::Activation;
 use openvision_kernels::gemm::{
-    Linear, Output, QuantizedLinear, QuantizedProduct, QuantizedRows, Sequences, gemm_on, gemm_tokens, quantized_gemm,
-    quantized_gemm_on,
+    BrainLinear, BrainProduct, BrainRows, Linear, Output, QuantizedLinear, QuantizedProduct, QuantizedRows, Sequences,
+    brain_gemm, brain_gemm_on, gemm_on, gemm_tokens, quantized_gemm, quantized_gemm_on,
 };
 use openvision_kernels::norm::LayerNorm;
 use openvision_kernels::pool::Pool;
-use openvision_kernels::vector::RowsMut;
+use openvision_kernels::vector::{Rows, RowsMut};
 use openvision_kernels::{Buffer, Isa};
 use std::sync::OnceLock;
 
@@ -24,6 +25,8 @@ pub enum Weights {
     Float(Linear),
     /// Bytes with a scale an output; inputs are quantised row by row.
     Quantized(QuantizedLinear),
+    /// bfloat16; inputs are rounded.
+    Brain(BrainLinear),
 }
 
 impl Weights {
@@ -32,6 +35,7 @@ impl Weights {
         match self {
             Weights::Float(linear) => linear.weights.n(),
             Weights::Quantized(linear) => linear.weights.n(),
+            Weights::Brain(linear) => linear.weights.n(),
         }
     }
 
@@ -40,23 +44,46 @@ impl Weights {
         match self {
             Weights::Float(linear) => linear.weights.bytes(),
             Weights::Quantized(linear) => linear.weights.bytes(),
+            Weights::Brain(linear) => linear.weights.bytes(),
         }
     }
 
     /// The weights as floats, for those maps that always are.
     ///
     /// # Panics
-    /// Where they are quantised.
+    /// Where they are not.
     pub fn float(&self) -> &Linear {
         match self {
             Weights::Float(linear) => linear,
-            Weights::Quantized(_) => panic!("a map of a block where one is meant that stays in 32 bits"),
+            _ => panic!("a map of a block where one is meant that stays in 32 bits"),
+        }
+    }
+
+    /// C = act(LN(A) B + bias) where the norm is part of rounding the rows.
+    ///
+    /// # Panics
+    /// For floats, whose rows are normed by themselves.
+    pub(crate) fn norm_product(
+        &self,
+        a: Rows,
+        norm: LayerNorm,
+        c: RowsMut,
+        activation: Activation,
+        scratch: &mut ProductScratch,
+    ) {
+        let (norm, output) = (Some(norm), Output::Store(activation));
+        match self {
+            Weights::Float(_) => panic!("floats are normed by themselves"),
+            Weights::Quantized(linear) => {
+                quantized_gemm(&QuantizedProduct { a, norm, linear, output }, c, &mut scratch.quantized);
+            }
+            Weights::Brain(linear) => brain_gemm(&BrainProduct { a, norm, linear, output }, c, &mut scratch.rounded),
         }
     }
 
     /// C = act(A B + bias) or C += A B + bias, on one thread or on all of a pool.
     pub(crate) fn product(&self, on: On, a: Sequences, c: RowsMut, output: Output, scratch: &mut ProductScratch) {
-        let ProductScratch { sums, quantized } = scratch;
+        let ProductScratch { sums, quantized, rounded } = scratch;
         match (self, on) {
             (Weights::Float(linear), On::Thread(isa)) => gemm_tokens(isa, a, linear, c, output, sums),
             (Weights::Float(linear), On::Pool(isa, pool)) => gemm_on(pool, isa, a.rows, linear, c, output),
@@ -65,6 +92,13 @@ impl Weights {
                 match on {
                     On::Thread(_) => quantized_gemm(&product, c, quantized),
                     On::Pool(_, pool) => quantized_gemm_on(pool, &product, c, quantized),
+                }
+            }
+            (Weights::Brain(linear), on) => {
+                let product = BrainProduct { a: a.rows, norm: None, linear, output };
+                match on {
+                    On::Thread(_) => brain_gemm(&product, c, rounded),
+                    On::Pool(_, pool) => brain_gemm_on(pool, &product, c, rounded),
                 }
             }
         }
@@ -76,6 +110,7 @@ impl Weights {
 pub(crate) struct ProductScratch {
     sums: Buffer,
     pub(crate) quantized: QuantizedRows,
+    pub(crate) rounded: BrainRows,
 }
 
 /// Where a product is computed.

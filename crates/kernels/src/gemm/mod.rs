@@ -6,6 +6,7 @@
 //! fixed `PackedMatrix::chunk` boundaries), so no number depends on the tile shape, the row count or the threads.
 
 mod backward;
+mod brain;
 mod pack;
 mod quantized;
 mod quantized_rows;
@@ -14,6 +15,7 @@ mod tile;
 
 pub(crate) use backward::Operand;
 pub use backward::{GemmScratch, LinearGradient, WeightGradient, linear_backward};
+pub use brain::{BrainLinear, BrainMatrix, BrainProduct, BrainRows, brain_gemm, brain_gemm_on};
 pub use pack::{MatrixSource, PackedMatrix};
 pub(crate) use quantized::DotBurst;
 pub use quantized::{

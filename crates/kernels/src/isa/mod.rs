@@ -14,6 +14,8 @@ mod avx2_dot;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_brain;
+#[cfg(target_arch = "x86_64")]
 mod avx512_dot;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -24,6 +26,8 @@ mod neon_dot;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512_brain::{Avx512Brain, BrainKernel};
 pub use dot::DotUnit;
 pub(crate) use dot::{Dot, DotKernel};
 #[cfg(target_arch = "aarch64")]

@@ -3,6 +3,7 @@
 use crate::support::{formula_model, goldens, pool, uniform};
 use openvision_io::weights::{Checkpoint, DType, TensorData, TensorInfo, write_safetensors};
 use openvision_kernels::Isa;
+use openvision_kernels::gemm::BrainMatrix;
 use openvision_model::import::describe;
 use openvision_model::import::export::{Target, convert};
 use openvision_model::{Arithmetic, LoadOptions, Model};
@@ -48,6 +49,41 @@ fn bits_do_not_depend_on_threads_batch_or_set() {
                     assert_eq!(images[..], want_images[..images.len()], "{folder} {} batch {count}", isa.name());
                     assert_eq!(words[..], want_texts[..words.len()], "{folder} {} batch {count}", isa.name());
                 }
+            }
+        }
+    }
+}
+
+/// Products of bfloat16 exist on some processors only: there they are checked, elsewhere that they are refused.
+#[test]
+fn bf16_dot_stays_near_floats_and_depends_on_nothing_else_or_is_refused() {
+    for folder in ["openvision-tiny", "open_clip-gelu", "hf-siglip"] {
+        let float = Model::load(&goldens().join(folder), &options(Arithmetic::Float), pool(2)).unwrap();
+        let plain = [pictures(&float, 9), texts(&float, 9)];
+        for isa in Isa::present() {
+            let options = LoadOptions { isa: Some(isa), ..options(Arithmetic::Bf16Dot) };
+            let mut reference: Option<[Vec<f32>; 2]> = None;
+            for threads in [1, 2, 3] {
+                let model = match Model::load(&goldens().join(folder), &options, pool(threads)) {
+                    Ok(model) => model,
+                    Err(error) => {
+                        assert!(!BrainMatrix::is_possible(isa) && error.to_string().contains("avx512_bf16"), "{error}");
+                        continue;
+                    }
+                };
+                assert!(BrainMatrix::is_possible(isa) && model.precision() == "bf16-dot");
+                assert_ne!(model.image_fingerprint().unwrap(), float.image_fingerprint().unwrap());
+                let all = [pictures(&model, 9), texts(&model, 9)];
+                assert_eq!(reference.get_or_insert_with(|| all.clone()), &all, "{folder} {threads} threads");
+                for (got, plain) in all.iter().zip(&plain) {
+                    let width = model.config.embed_dim;
+                    for (i, (got, plain)) in got.chunks(width).zip(plain.chunks(width)).enumerate() {
+                        let cosine = cosine(got, plain);
+                        assert!(cosine > 0.999 && cosine < 1.0 - 1e-9, "{folder} {i}: {cosine}");
+                    }
+                }
+                let alone = pictures(&model, 1);
+                assert_eq!(alone[..], all[0][..alone.len()], "{folder} {threads} threads, alone");
             }
         }
     }

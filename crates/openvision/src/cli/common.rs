@@ -21,6 +21,8 @@ pub(crate) enum Precision {
     F16,
     /// The blocks' weights and their inputs quantised to bytes; everything else in 32 bits
     Int8,
+    /// The blocks' weights and their inputs rounded to bfloat16 and multiplied so, where the processor can (AVX512_BF16)
+    Bf16Dot,
 }
 
 /// The two forms of GELU that SigLIP's weights are run with.
@@ -106,6 +108,7 @@ impl Common {
             Some(Precision::Bf16) => (Arithmetic::Float, Some(DType::BF16)),
             Some(Precision::F16) => (Arithmetic::Float, Some(DType::F16)),
             Some(Precision::Int8) => (Arithmetic::Int8, None),
+            Some(Precision::Bf16Dot) => (Arithmetic::Bf16Dot, None),
         };
         let as_published = self.as_published;
         LoadOptions { image, text, as_published, gelu, rounded, arithmetic, ..LoadOptions::default() }

@@ -55,7 +55,7 @@ impl Drift {
                 "cosine to f32: mean {:.6}, smallest {:.6} ({}); {} pictures",
                 found.mean, found.minimum, found.worst, found.pictures
             ))?;
-            if model.arithmetic() == Arithmetic::Int8 {
+            if model.precision() != "f32" {
                 report.line(format!("in 32 bits: attention, norms, {}", floats.join(", ")))?;
             }
         }

@@ -1,6 +1,6 @@
 //! int8: as an option, as a folder, and what it does to embeddings.
 
-use crate::support::{floats, openvision, photo_count, photos, tiny_model};
+use crate::support::{Ran, command, floats, openvision, photo_count, photos, tiny_model};
 use std::path::Path;
 
 /// Embeddings of the photographs, [pictures][D].
@@ -38,6 +38,25 @@ fn int8_at_load_and_stored_give_the_same_vectors_near_those_of_floats() {
     assert_eq!(shown["fingerprint"], asked["fingerprint"]);
     assert_ne!(shown["fingerprint"], show(&[&tiny_model()])["fingerprint"]);
     assert!(shown["memory_bytes"]["image"].as_u64() < show(&[&tiny_model()])["memory_bytes"]["image"].as_u64());
+}
+
+#[test]
+fn bf16_dot_runs_where_the_processor_can_and_says_what_is_missing_elsewhere() {
+    let ran = openvision(&["eval", "drift", "-m", &tiny_model(), "--precision", "bf16-dot", &photos(), "--json"]);
+    if ran.stderr.contains("avx512_bf16") {
+        ran.expect(1);
+    } else {
+        let found = ran.expect(0).json_lines().remove(0);
+        let least = found["minimum"].as_f64().unwrap();
+        assert!(found["precision"] == "bf16-dot" && least > 0.999 && least < 1.0 - 1e-9, "{found}");
+    }
+    let mut forced = command(&["embed", "-m", &tiny_model(), "--precision", "bf16-dot", &photos()]);
+    let forced: Ran = forced.env("OPENVISION_ISA", "portable").output().unwrap().into();
+    assert!(forced.expect(1).stderr.contains("bf16-dot needs AVX-512 with BF16 (avx512_bf16), which portable is not"));
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out").display().to_string();
+    let ran = openvision(&["models", "convert", &tiny_model(), &out, "--to", "openvision", "--precision", "bf16-dot"]);
+    assert!(ran.expect(2).stderr.contains("--precision"), "bf16-dot is no way to store weights");
 }
 
 #[test]
