@@ -89,15 +89,15 @@ def serve_openvino(request):
     import PIL
     from openvino.preprocess import PrePostProcessor
 
-    from graph import build
+    from graph import configuration, save
 
     threads, files, core = request["threads"], request["files"], openvino.Core()
     pools = {"threads": ThreadPoolExecutor(threads), "processes": ProcessPoolExecutor(threads)}
-    requests = {}
+    requests, recipe = {}, configuration(request["model"])["preprocess"]
     for batch in (8, 16, 32):
-        model, config = build(request["model"], batch)
-        recipe = config["preprocess"]
-        steps = PrePostProcessor(core.read_model(model.SerializeToString(), b""))
+        path = Path(request["out"]) / f"{batch}.onnx"
+        save(request["model"], batch, path)
+        steps = PrePostProcessor(core.read_model(path))
         steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
         steps.input().model().set_layout(openvino.Layout("NCHW"))
         of_bytes = lambda values: [255 * value for value in values]
