@@ -1,5 +1,7 @@
 //! Products of bfloat16: weights and activations rounded to 16 bits, sums of pairs in 32 bits by one instruction. Only on
 //! processors that have it (AVX512_BF16): elsewhere the same numbers would take longer than exact ones.
+// On other processors no matrix can be made, and the compiler sees that nothing is reached.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unreachable_code, unused_variables))]
 
 use super::{Output, row_groups};
 use crate::Buffer;
