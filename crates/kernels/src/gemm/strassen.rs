@@ -13,7 +13,7 @@
 //!
 //! The sums of C stay in the first-level cache, a tile of each quadrant at a time, and each product goes on where the one
 //! before ended, so they cost next to nothing; those of A are made once a chunk, those of B once a chunk and pair of
-//! panels. Errors are those of sums of the same length, some two to three times those of the plain product.
+//! panels. Errors are somewhat above those of the plain product; the tests bound them.
 //!
 //! A row's result depends on its neighbor in the pair, in the last bits: pairs are rows 2i and 2i + 1 of a sequence,
 //! whatever thread has them and whatever sequences are computed together. An odd last row is paired with zeros.
